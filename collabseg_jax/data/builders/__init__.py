@@ -1,0 +1,1 @@
+"""One file per data set: a `DatasetSpec` named SPEC and a TFDS builder."""

@@ -1,0 +1,184 @@
+"""What all data sets of image and label files share: finding pairs, writing them as records."""
+
+import abc
+import dataclasses
+import itertools
+import os
+import sys
+import time
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+import tqdm
+
+from collabseg_jax.data.spec import DatasetSpec
+from collabseg_jax.errors import InputError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+LABEL_SUFFIXES = (".png",)
+EXAMPLES_PER_SHARD = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """One image file with its label file; `name` is unique within a split."""
+
+    name: str
+    image: Path
+    label: Path
+
+
+class PairBuilder(tfds.core.GeneratorBasedBuilder):
+    """A TFDS builder over files: a subclass gives VERSION, SPEC, `name` and `find_pairs`.
+
+    The config name is the fingerprint of the raw files, so that every raw tree has a prepared copy
+    of its own. The files' own bytes are stored, in the order of `find_pairs`.
+    """
+
+    SPEC: DatasetSpec
+
+    def __init__(self, *, raw_dir: str = "", **kwargs):
+        """Takes `raw_dir`, needed only to prepare, and what every TFDS builder takes."""
+        self._raw_dir = raw_dir
+        super().__init__(**kwargs)
+
+    @classmethod
+    @abc.abstractmethod
+    def find_pairs(cls, raw_dir: Path) -> dict[str, list[Pair]]:
+        """The pairs of every split that `raw_dir` has, sorted by name.
+
+        Raises:
+          InputError: files are missing, or nothing looks like this data set.
+        """
+
+    @classmethod
+    def get_builder_config(cls, name, version=None):
+        """Any fingerprint is a config; TFDS would warn of a custom one."""
+        return tfds.core.BuilderConfig(name=name, version=version or cls.VERSION)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        label = tfds.features.Image(shape=(None, None, 1), dtype=np.uint8, encoding_format="png")
+        features = {
+            "image": tfds.features.Image(),
+            "label": label,
+            "name": tfds.features.Text(),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=f"{self.SPEC.name} ({self.SPEC.licence})",
+            features=tfds.features.FeaturesDict(features),
+            disable_shuffling=True,
+            metadata=tfds.core.MetadataDict(raw_dir=os.fspath(self._raw_dir)),
+        )
+
+    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+        pairs = self.find_pairs(Path(self._raw_dir))
+        return {split: self._generate_examples(split, pairs[split]) for split in pairs}
+
+    def _generate_examples(self, split: str, pairs: Collection[Pair]) -> Iterator[tuple]:
+        for i, pair in enumerate(progress(pairs, f"preparing {self.name} {split}")):
+            example = {
+                "image": pair.image.read_bytes(),
+                "label": pair.label.read_bytes(),
+                "name": pair.name,
+            }
+            yield i, example
+
+    def _download_and_prepare(self, dl_manager, download_config) -> None:
+        # TFDS's own writer keeps a split in memory and, beyond 1 GB, sorts it in files through
+        # TensorFlow. This one streams, into the folder that TFDS renames once all is written.
+        info = self._info()  # unlike self.info, it knows the name of that folder
+        writer = tfds.core.SequentialWriter(
+            info, max_examples_per_shard=EXAMPLES_PER_SHARD, file_format="array_record"
+        )
+        splits = self._split_generators(dl_manager)
+        writer.initialize_splits(list(splits))
+        for split, examples in splits.items():
+            # The writer rewrites its metadata at every call, so hand it a few at a time.
+            while chunk := [example for _, example in itertools.islice(examples, 16)]:
+                writer.add_examples({split: chunk})
+        writer.close_all()
+        self.info.set_splits(info.splits)
+
+
+def check_folder(spec: DatasetSpec, raw_dir: Path) -> None:
+    """Raises InputError unless `raw_dir` is a folder with something in it."""
+    if not raw_dir.is_dir():
+        found = "a file" if raw_dir.exists() else "nothing there"
+        raise InputError(
+            f"config.data.raw_dir={raw_dir}: found {found}, expected the folder of {spec.name} "
+            f"({spec.source})"
+        )
+    if not any(raw_dir.iterdir()):
+        raise InputError(
+            f"config.data.raw_dir={raw_dir}: the folder is empty, expected {spec.name} "
+            f"({spec.source})"
+        )
+
+
+def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """The files of `folder` with one of the suffixes (any case), by stem; hidden ones left out.
+
+    Raises:
+      InputError: the folder does not exist, a file is empty, or two files share a stem.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder, expected files {', '.join(suffixes)} in it")
+    files: dict[str, Path] = {}
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            stem, suffix = os.path.splitext(entry.name)
+            if entry.name.startswith(".") or suffix.lower() not in suffixes:
+                continue
+            if entry.stat().st_size == 0:
+                raise InputError(f"{entry.path}: 0 bytes, expected a {suffix.lower()} file")
+            if stem in files:
+                raise InputError(
+                    f"{entry.path}: shares its name with {files[stem].name}, expected one file "
+                    f"for {stem}"
+                )
+            files[stem] = folder / entry.name
+    return files
+
+
+def match_pairs(images: dict[str, Path], labels: dict[str, Path], where: str) -> list[Pair]:
+    """Images and labels of the same stem, sorted by stem.
+
+    Args:
+      images: stem -> image file.
+      labels: stem -> label file.
+      where: the folders in words, for a message.
+
+    Raises:
+      InputError: no pairs, or one side has a file that the other lacks.
+    """
+    for have, other, lack in (("image", images, labels), ("label", labels, images)):
+        missing = "label" if have == "image" else "image"
+        if lonely := sorted(other.keys() - lack.keys()):
+            more = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
+            raise InputError(
+                f"{other[lonely[0]]}: {have} without {missing}{more}, expected a {missing} named "
+                f"{lonely[0]}.* in {where}"
+            )
+    if not images:
+        raise InputError(f"{where}: found no images, expected {', '.join(IMAGE_SUFFIXES)} files")
+    return [Pair(stem, images[stem], labels[stem]) for stem in sorted(images)]
+
+
+def progress(items: Collection, what: str) -> Iterable:
+    """The items, with a bar and an ETA on a terminal, with a line now and then in a file."""
+    if sys.stderr.isatty():
+        yield from tqdm.tqdm(items, desc=what, leave=False)
+        return
+    start = told = time.monotonic()
+    for done, item in enumerate(items):
+        now = time.monotonic()
+        if now - told > 10:
+            told = now
+            left = (now - start) / done * (len(items) - done)
+            print(f"{what}: {done}/{len(items)}, {left:.0f} s left", file=sys.stderr, flush=True)
+        yield item
+    seconds = time.monotonic() - start
+    print(f"{what}: {len(items)} in {seconds:.1f} s", file=sys.stderr, flush=True)

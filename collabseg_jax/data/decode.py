@@ -1,0 +1,194 @@
+"""Encoded bytes to uint8 arrays; the only place where label values become train ids."""
+
+import io
+import warnings
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+import PIL.Image
+
+from collabseg_jax.data.spec import DatasetSpec
+from collabseg_jax.errors import InputError
+
+# EXIF orientation -> what undoes it: a cv2.flip code (None: no flip), then a cv2.rotate code.
+_FLIP_THEN_ROTATE = {
+    2: (1, None),
+    3: (None, cv2.ROTATE_180),
+    4: (0, None),
+    5: (1, cv2.ROTATE_90_COUNTERCLOCKWISE),
+    6: (None, cv2.ROTATE_90_CLOCKWISE),
+    7: (1, cv2.ROTATE_90_CLOCKWISE),
+    8: (None, cv2.ROTATE_90_COUNTERCLOCKWISE),
+}
+_END = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+# PIL spreads the indices of grey PNGs of few bits over 0..255.
+_GREY_STEP = {1: 1, 2: 85, 4: 17}
+
+
+def decode_image(data: bytes, name: str = "image") -> np.ndarray:
+    """Decodes an image of any common kind.
+
+    EXIF orientation is applied; grey is repeated, CMYK converted, an alpha channel dropped.
+
+    Args:
+      data: an encoded image (JPEG, PNG, ...).
+      name: what to call it in a message.
+
+    Returns:
+      uint8 [H, W, 3] RGB.
+
+    Raises:
+      InputError: damaged, cut short, not an image, or 16-bit or float grey.
+    """
+    header = _open(data, name)
+    image = None
+    if header.mode in ("RGB", "L") and _whole(data, header.format):
+        image = _cv2(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        if image is not None:
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    if image is None:
+        if header.mode.startswith(("I", "F")):
+            raise InputError(
+                f"{name}: image of 16 or more bits per pixel (PIL mode {header.mode}), expected "
+                "8 bits per channel"
+            )
+        image = np.array(_load(header, name).convert("RGB"))
+    flip, rotate = _FLIP_THEN_ROTATE.get(_orientation(header), (None, None))
+    if flip is not None:
+        image = cv2.flip(image, flip)
+    return image if rotate is None else cv2.rotate(image, rotate)
+
+
+def decode_label(data: bytes, spec: DatasetSpec, name: str = "label") -> np.ndarray:
+    """Decodes a label PNG to train ids.
+
+    Args:
+      data: a PNG of class indices: grey of 1 to 16 bits, or palette (indices, not colours).
+      spec: says which values may occur, and their train ids.
+      name: what to call it in a message.
+
+    Returns:
+      uint8 [H, W], 0..num_classes - 1 or 255.
+
+    Raises:
+      InputError: damaged, not a PNG of one channel, or with a value that the spec does not have.
+    """
+    raw = _decode_indices(data, name)
+    if raw.dtype == np.uint8:
+        forbidden = cv2.LUT(raw, (~spec.label_allowed).astype(np.uint8))
+        bad = cv2.countNonZero(forbidden) > 0
+    else:
+        forbidden = (raw > 255) | ~spec.label_allowed[np.minimum(raw, 255)]
+        bad = forbidden.any()
+    if bad:
+        y, x = np.unravel_index(forbidden.argmax(), raw.shape)
+        raise InputError(
+            f"{name}: label value {raw[y, x]} at row {y}, column {x}; expected for {spec.name}: "
+            f"{_ranges(np.flatnonzero(spec.label_allowed))}"
+        )
+    return cv2.LUT(raw.astype(np.uint8, copy=False), spec.label_lut)
+
+
+def decode_record(record: Mapping, spec: DatasetSpec) -> dict[str, np.ndarray]:
+    """Decodes a record {"image": bytes, "label": bytes, "name": str}.
+
+    Returns:
+      {"image": uint8 [H, W, 3], "label": uint8 [H, W]}.
+
+    Raises:
+      InputError: either cannot be decoded, or their sizes differ.
+    """
+    name = record["name"]
+    image = decode_image(record["image"], f"{spec.name} {name} (image)")
+    label = decode_label(record["label"], spec, f"{spec.name} {name} (label)")
+    if image.shape[:2] != label.shape:
+        raise InputError(
+            f"{spec.name} {name}: image is {_size(image)} and label is {_size(label)} pixels "
+            "(width x height), expected the same"
+        )
+    return {"image": image, "label": label}
+
+
+def image_size(data: bytes, name: str = "image") -> tuple[int, int]:
+    """The (height, width) that `decode_image` would give, from the header alone."""
+    header = _open(data, name)
+    width, height = header.size
+    return (width, height) if _orientation(header) >= 5 else (height, width)
+
+
+def _decode_indices(data: bytes, name: str) -> np.ndarray:
+    """Class indices as stored, [H, W] uint8 or wider."""
+    header = _open(data, name)
+    if header.format != "PNG":
+        raise InputError(f"{name}: label is a {header.format} file, expected PNG (lossless)")
+    if header.mode not in ("L", "P", "1") and not header.mode.startswith("I"):
+        raise InputError(
+            f"{name}: label has channels {header.mode}, expected one channel of class indices"
+        )
+    bits = data[24]  # of the IHDR chunk, which always comes first
+    if header.mode == "L" and bits == 8 and _whole(data, "PNG"):
+        label = _cv2(data, cv2.IMREAD_GRAYSCALE)
+        if label is not None:
+            return label
+    label = np.asarray(_load(header, name))
+    if label.dtype == bool:
+        label = label.astype(np.uint8)
+    return label // _GREY_STEP[bits] if header.mode == "L" and bits < 8 else label
+
+
+def _open(data: bytes, name: str) -> PIL.Image.Image:
+    """Reads the header only."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            return PIL.Image.open(io.BytesIO(data))
+    except Exception as error:
+        start = data[:8]
+        raise InputError(
+            f"{name}: not a readable image ({len(data)} bytes, starting with {start!r}), expected "
+            f"JPEG or PNG [{type(error).__name__}]"
+        ) from None
+
+
+def _load(header: PIL.Image.Image, name: str) -> PIL.Image.Image:
+    try:
+        header.load()
+    except Exception as error:
+        raise InputError(f"{name}: damaged {header.format} file ({error})") from None
+    return header
+
+
+def _cv2(data: bytes, flags: int) -> np.ndarray | None:
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return None  # PIL, tried next, says what is wrong
+
+
+def _whole(data: bytes, file_format: str | None) -> bool:
+    """Whether the file ends as it should: cv2 fills up a cut one with grey, PIL refuses it."""
+    end = _END.get(file_format)
+    return end is not None and data.endswith(end)
+
+
+def _orientation(header: PIL.Image.Image) -> int:
+    # Not header.getexif(): for a PNG it decodes the whole image.
+    if "exif" not in header.info:
+        return 1
+    exif = PIL.Image.Exif()
+    try:
+        exif.load(header.info["exif"])
+        return int(exif.get(0x0112, 1))
+    except Exception:
+        return 1  # a damaged EXIF block says nothing; viewers ignore it too
+
+
+def _size(array: np.ndarray) -> str:
+    return f"{array.shape[1]}x{array.shape[0]}"
+
+
+def _ranges(values: np.ndarray) -> str:
+    """[0, 1, 2, 255] -> "0-2, 255"."""
+    runs = np.split(values, np.flatnonzero(np.diff(values) > 1) + 1)
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)

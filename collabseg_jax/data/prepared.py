@@ -1,0 +1,193 @@
+"""Prepared copies: a raw tree becomes records once, and is found again by its fingerprint."""
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import io
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from collabseg_jax.data import decode
+from collabseg_jax.data.builders.base import Pair, PairBuilder
+from collabseg_jax.data.spec import DatasetSpec
+from collabseg_jax.errors import InputError
+
+_SAMPLED_FILES = 4096
+_SAMPLED_BYTES = 64
+
+
+class Records:
+    """Random access to a split's encoded records; cheap to pickle, safe to read from threads."""
+
+    def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
+        """Opens one split of a prepared builder."""
+        skip = tfds.decode.SkipDecoding()
+        self._source = builder.as_data_source(split, decoders={"image": skip, "label": skip})
+
+    def __len__(self) -> int:
+        """How many records."""
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict:
+        """Record `index` in 0..len - 1: {"image": bytes, "label": bytes, "name": str}."""
+        record = self._source[index]
+        return {**record, "name": record["name"].decode()}
+
+    @functools.cached_property
+    def image_sizes(self) -> list[tuple[int, int]]:
+        """The (height, width) of every image, in order, from the headers."""
+        records = (self[i] for i in range(len(self)))
+        return [decode.image_size(record["image"], record["name"]) for record in records]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A prepared data set.
+
+    Attributes:
+      spec: what its labels mean.
+      builder_dir: the folder that holds the records.
+      fingerprint: of the raw files, or the version of a generated set.
+      sizes: {split: number of records}.
+    """
+
+    spec: DatasetSpec
+    builder_dir: str
+    fingerprint: str
+    sizes: dict[str, int]
+    _builder: tfds.core.DatasetBuilder = dataclasses.field(repr=False)
+
+    def source(self, split: str) -> Records:
+        """The records of a split, sorted as the builder found them.
+
+        Raises:
+          InputError: there is no such split.
+        """
+        if split not in self.sizes:
+            raise InputError(
+                f"data set {self.spec.name!r} has no split {split!r} in {self.builder_dir}; "
+                f"it has: {', '.join(self.sizes)}"
+            )
+        return Records(self._builder, split)
+
+
+def open_prepared(
+    spec: DatasetSpec, builder_class: type, *, raw_dir: str, data_dir: str
+) -> Prepared:
+    """Finds the prepared copy, or makes it; see `collabseg_jax.data.prepare`."""
+    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    options = {"data_dir": root.expanduser(), "file_format": "array_record"}
+    if issubclass(builder_class, PairBuilder):
+        if raw_dir:
+            raw_dir = Path(raw_dir).expanduser().resolve()
+            fingerprint = _fingerprint(raw_dir, builder_class.find_pairs(raw_dir))
+        else:
+            fingerprint = _only_copy(spec, builder_class, options["data_dir"])
+        options |= {"raw_dir": raw_dir, "config": fingerprint}
+    elif raw_dir:
+        raise InputError(
+            f"config.data.raw_dir={raw_dir}: data set {spec.name!r} is {spec.source} and takes no "
+            "raw files, expected an empty raw_dir"
+        )
+    else:
+        fingerprint = f"v{builder_class.VERSION}"
+    builder = builder_class(**options)
+    if not _is_prepared(builder):
+        try:
+            builder = _build(builder_class, options)
+        except OSError as error:
+            raise InputError(
+                f"preparing {spec.name} in {options['data_dir']} failed: {error}; "
+                "--config.data.dir=PATH names another folder"
+            ) from error
+    sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
+    return Prepared(spec, builder.data_dir, fingerprint, sizes, builder)
+
+
+def _build(builder_class: type, options: dict) -> tfds.core.DatasetBuilder:
+    target = builder_class(**options).data_path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(Path(target.parent) / ".lock"):
+        # Another process may have done it while this one waited.
+        builder = builder_class(**options)
+        if _is_prepared(builder):
+            return builder
+        for leftover in target.parent.glob("incomplete.*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        print(f"preparing {builder.name} in {target}, once", file=sys.stderr, flush=True)
+        tfds.disable_progress_bar()
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                builder.download_and_prepare()
+        finally:
+            tfds.enable_progress_bar()
+    return builder
+
+
+def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
+    # builder.is_prepared() says the same, but warns where the answer is no.
+    return (builder.data_path / "dataset_info.json").exists()
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # let go by the system too, when the process dies
+        yield
+
+
+def _fingerprint(raw_dir: Path, pairs: dict[str, list[Pair]]) -> str:
+    """12 hex digits of the names and sizes of all files and the ends of a few thousand.
+
+    A PNG ends in checksums of its pixels, so the end alone tells an edited label of equal size.
+    Times are left out: a copy of the tree is the same tree.
+    """
+    files = [
+        (split, path)
+        for split in sorted(pairs)
+        for pair in pairs[split]
+        for path in (pair.image, pair.label)
+    ]
+    every = -(-len(files) // _SAMPLED_FILES)
+    digest = hashlib.sha256()
+    for i, (split, path) in enumerate(files):
+        size = path.stat().st_size
+        digest.update(f"{split} {path.relative_to(raw_dir)} {size}\n".encode())
+        if i % every == 0:
+            with path.open("rb") as file:
+                file.seek(max(0, size - _SAMPLED_BYTES))
+                digest.update(file.read())
+    return digest.hexdigest()[:12]
+
+
+def _only_copy(spec: DatasetSpec, builder_class: type, root: Path) -> str:
+    """The fingerprint of the one prepared copy under `root`."""
+    found = sorted((root / spec.name).glob(f"*/{builder_class.VERSION}/dataset_info.json"))
+    copies = [path.parent for path in found if not path.parent.name.startswith("incomplete.")]
+    if not copies:
+        raise InputError(
+            f"no prepared {spec.name} in {root}: give --config.data.raw_dir=PATH, or get the data: "
+            f"{spec.source}"
+        )
+    if len(copies) > 1:
+        listing = "; ".join(f"{copy} (from {_raw_dir_of(copy)})" for copy in copies)
+        raise InputError(
+            f"{len(copies)} prepared copies of {spec.name}, expected one: give "
+            f"--config.data.raw_dir=PATH to choose. Found: {listing}"
+        )
+    return copies[0].parent.name
+
+
+def _raw_dir_of(copy: Path) -> str:
+    try:
+        return json.loads((copy / "metadata.json").read_text())["raw_dir"]
+    except (OSError, ValueError, KeyError):
+        return "unknown"

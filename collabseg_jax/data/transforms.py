@@ -1,0 +1,129 @@
+"""Geometry on the host: uint8 in, uint8 of a fixed shape out, image and label always together."""
+
+import cv2
+import numpy as np
+
+from collabseg_jax.data.spec import IGNORE
+
+cv2.setNumThreads(0)  # one image per thread; more threads inside an image only contend
+
+# ImageNet's mean colour: close to 0 once normalised.
+FILL = (124, 116, 104)
+_CROP_TRIES = 10
+
+
+def random_scale_crop_flip(
+    image: np.ndarray,
+    label: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    crop: tuple[int, int],
+    scale_range: tuple[float, float] = (0.5, 2.0),
+    flip: bool = True,
+    cat_max_ratio: float = 0.75,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scales at random, cuts out a crop at random, mirrors half of the time.
+
+    An image smaller than the crop lands somewhere inside it; around it, the image is ImageNet's
+    mean colour and the label 255. The image is bilinear, and antialiased where it shrinks; labels
+    are never interpolated.
+
+    Args:
+      image: uint8 [H, W, 3].
+      label: uint8 [H, W].
+      rng: decides everything; equal generators give equal results.
+      crop: (height, width) of the result.
+      scale_range: (low, high) of the uniform scale, > 0.
+      flip: whether to mirror left and right half of the time.
+      cat_max_ratio: in 0..1; a crop in which one class has more than this share of the labelled
+        pixels is drawn again, at most ten times. 1 accepts every crop.
+
+    Returns:
+      uint8 [h, w, 3] and uint8 [h, w].
+    """
+    height, width = label.shape
+    scale = rng.uniform(*scale_range)
+    # Rounded to whole pixels, so that the crop's grid is the grid of the shrunken image.
+    scaled = max(1, round(height * scale)), max(1, round(width * scale))
+    mirror = bool(flip and rng.random() < 0.5)
+    for _ in range(_CROP_TRIES):
+        corner = _corner(rng, scaled[0] - crop[0]), _corner(rng, scaled[1] - crop[1])
+        cropped = _warp(label, scaled, corner, crop, mirror, cv2.INTER_NEAREST, IGNORE)
+        if cat_max_ratio >= 1 or _largest_share(cropped) <= cat_max_ratio:
+            break
+    if scaled[0] < height:
+        # warpAffine samples and does not average, so shrink first: what is left is a shift.
+        image = cv2.resize(image, scaled[::-1], interpolation=cv2.INTER_AREA)
+    return _warp(image, scaled, corner, crop, mirror, cv2.INTER_LINEAR, FILL), cropped
+
+
+def pad_to(
+    image: np.ndarray, label: np.ndarray, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pads at the bottom and at the right, for evaluation in batches.
+
+    Args:
+      image: uint8 [H, W, 3]; continued by its reflection, as often as it takes.
+      label: uint8 [H, W]; continued by 255.
+      shape: (h, w), not smaller than the image.
+
+    Returns:
+      uint8 [h, w, 3] and uint8 [h, w].
+
+    Raises:
+      ValueError: `shape` is smaller than the image.
+    """
+    below, beside = shape[0] - label.shape[0], shape[1] - label.shape[1]
+    if below < 0 or beside < 0:
+        raise ValueError(f"cannot pad an image of {label.shape} to the smaller {tuple(shape)}")
+    if below or beside:
+        image = cv2.copyMakeBorder(image, 0, below, 0, beside, cv2.BORDER_REFLECT_101)
+        label = cv2.copyMakeBorder(label, 0, below, 0, beside, cv2.BORDER_CONSTANT, value=(IGNORE,))
+    return image, label
+
+
+def _corner(rng: np.random.Generator, room: int) -> int:
+    """Where the crop begins in the scaled image; negative where the image is the smaller one."""
+    return int(rng.integers(min(room, 0), max(room, 0), endpoint=True))
+
+
+def _largest_share(label: np.ndarray) -> float:
+    """The share of the commonest class among the labelled pixels; 1 if none is labelled."""
+    counts = cv2.calcHist([label], [0], None, [256], [0, 256])[:IGNORE]
+    return float(counts.max() / counts.sum()) if counts.any() else 1.0
+
+
+def _warp(array, scaled, corner, crop, mirror, interpolation, outside) -> np.ndarray:
+    """Scale, crop and mirror in one resampling.
+
+    Args:
+      array: uint8 [H, W] or [H, W, C].
+      scaled: (height, width) that the whole array is scaled to.
+      corner: (top, left) of the crop in the scaled array.
+      crop: (height, width) of the result.
+      mirror: whether to swap left and right in the crop.
+      interpolation: of OpenCV.
+      outside: colour of what the scaled array does not cover.
+
+    Returns:
+      uint8 [h, w] or [h, w, C].
+    """
+    step_y, step_x = array.shape[0] / scaled[0], array.shape[1] / scaled[1]
+    # Pixel i covers i..i + 1, so its centre is at i + 0.5 in both grids.
+    start_y = (corner[0] + 0.5) * step_y - 0.5
+    start_x = (corner[1] + 0.5) * step_x - 0.5
+    if mirror:
+        start_x, step_x = start_x + (crop[1] - 1) * step_x, -step_x
+    result = cv2.warpAffine(
+        array,
+        np.array([[step_x, 0, start_x], [0, step_y, start_y]]),
+        crop[::-1],
+        flags=interpolation | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,  # else the outermost pixels fade into the border colour
+    )
+    top, bottom = max(0, -corner[0]), min(crop[0], scaled[0] - corner[0])
+    left, right = max(0, -corner[1]), min(crop[1], scaled[1] - corner[1])
+    if mirror:
+        left, right = crop[1] - right, crop[1] - left
+    result[:top] = result[bottom:] = result[:, :left] = result[:, right:] = outside
+    return result

@@ -1,0 +1,24 @@
+"""Primitive operations on NHWC arrays, each in the formulation that suits the backend.
+
+Everything a model computes that XLA:CPU is slow at has its two formulations here and nowhere else;
+`backend` chooses between them. Measured by `benchmarks/ops.py`.
+"""
+
+from collabseg_jax.ops.activation import gelu
+from collabseg_jax.ops.attention import attention
+from collabseg_jax.ops.backend import formulation, using
+from collabseg_jax.ops.conv import conv
+from collabseg_jax.ops.depthwise import depthwise_conv
+from collabseg_jax.ops.pool import max_pool_3x3_stride_2
+from collabseg_jax.ops.resize import resize_bilinear
+
+__all__ = [
+    "attention",
+    "conv",
+    "depthwise_conv",
+    "formulation",
+    "gelu",
+    "max_pool_3x3_stride_2",
+    "resize_bilinear",
+    "using",
+]

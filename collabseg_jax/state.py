@@ -1,0 +1,54 @@
+"""What a training run is, as one tree of arrays."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+
+@struct.dataclass
+class TrainState:
+    """One student, or the bridges: parameters, running statistics, optimizer state."""
+
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+    @property
+    def variables(self) -> dict:
+        """What `module.apply` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+@struct.dataclass
+class CollabState:
+    """Everything that changes in a run; saved and restored as a whole.
+
+    Attributes:
+      step: int32 scalar, the number of steps done.
+      rng: typed key; the key of a step is fold_in(rng, step).
+      cnn, vit, bridges: one TrainState each.
+    """
+
+    step: jax.Array
+    rng: jax.Array
+    cnn: TrainState
+    vit: TrainState
+    bridges: TrainState
+
+
+def create(
+    variables: dict, optimizers: dict[str, optax.GradientTransformation], rng
+) -> CollabState:
+    """A state at step 0 from `pair.init`'s variables and one optimizer for each part."""
+    parts = {}
+    for name, tx in optimizers.items():
+        params = variables[name]["params"]
+        parts[name] = TrainState(
+            params=params,
+            batch_stats=variables[name].get("batch_stats", {}),
+            opt_state=tx.init(params),
+        )
+    return CollabState(step=jnp.zeros((), jnp.int32), rng=rng, **parts)

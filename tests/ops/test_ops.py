@@ -1,0 +1,172 @@
+"""Every operation, in both formulations, against its definition; the gradients too."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from collabseg_jax import ops
+
+from . import reference
+
+
+def _conv(x, kernel, stride=1, dilation=1, padding=None):
+    symmetric = dilation * (kernel.shape[0] - 1) // 2
+    padding = symmetric if padding is None else padding
+    return reference.conv(x, kernel, stride, dilation, padding)
+
+
+def _depthwise(x, kernel, stride=1, dilation=1):
+    return reference.depthwise(x, kernel, stride, dilation)
+
+
+def _convs():
+    cases = [
+        ("1x1", (2, 5, 4, 3), 1, 6, {}),
+        ("1x1 stride 2", (2, 5, 4, 3), 1, 6, {"stride": 2}),
+        ("1x1 padded", (1, 3, 4, 3), 1, 2, {"padding": 1}),
+        ("1x1 one pixel", (2, 1, 1, 3), 1, 2, {}),
+        ("3x3", (2, 5, 6, 3), 3, 4, {}),
+        ("3x3 stride 2", (2, 7, 6, 3), 3, 4, {"stride": 2}),
+        ("3x3 stride 2 one pixel", (1, 1, 1, 3), 3, 4, {"stride": 2}),
+        ("3x3 dilation beyond the map", (1, 4, 3, 2), 3, 2, {"dilation": 6}),
+        ("3x3 wide", (1, 5, 4, 130), 3, 128, {}),
+        ("3x3 wide dilated", (1, 5, 4, 130), 3, 128, {"dilation": 2}),
+        ("3x3 wide dilated stride 2", (1, 5, 6, 130), 3, 128, {"stride": 2, "dilation": 2}),
+        ("7x7 stride 4", (1, 13, 10, 3), 7, 5, {"stride": 4}),
+        ("7x7 stride 2", (1, 9, 8, 3), 7, 5, {"stride": 2}),
+        ("reduction 2", (2, 6, 4, 3), 2, 3, {"stride": 2, "padding": 0}),
+        ("reduction 4 with a remainder", (1, 11, 9, 3), 4, 3, {"stride": 4, "padding": 0}),
+        ("3x3 valid", (1, 6, 5, 3), 3, 2, {"padding": 0}),
+    ]
+    for name, shape, size, out, options in cases:
+        fan = size * size * shape[-1]
+        arguments = [(shape, 1.0), ((size, size, shape[-1], out), fan**-0.5)]
+        run, definition = partial(ops.conv, **options), partial(_conv, **options)
+        yield pytest.param(run, definition, arguments, id=f"conv {name}")
+
+
+def _depthwises():
+    for shape, stride, dilation in [
+        ((2, 5, 6, 3), 1, 1),
+        ((2, 5, 6, 3), 2, 1),
+        ((1, 8, 7, 2), 2, 1),
+        ((1, 8, 7, 2), 1, 2),
+        ((1, 8, 7, 2), 2, 2),
+        ((1, 8, 7, 2), 1, 6),
+        ((1, 7, 9, 2), 2, 3),
+        ((1, 2, 9, 2), 1, 6),
+        ((1, 9, 2, 2), 2, 6),
+        ((1, 8, 7, 2), 1, 18),
+        ((1, 1, 1, 4), 1, 1),
+        ((1, 1, 1, 4), 2, 12),
+    ]:
+        options = {"stride": stride, "dilation": dilation}
+        yield pytest.param(
+            partial(ops.depthwise_conv, **options),
+            partial(_depthwise, **options),
+            [(shape, 1.0), ((3, 3, 1, shape[-1]), 0.3)],
+            id=f"depthwise {shape} /{stride} d{dilation}",
+        )
+
+
+def _resizes():
+    for shape, size in [
+        ((2, 3, 4, 2), (6, 8)),
+        ((1, 3, 5, 2), (12, 15)),
+        ((1, 4, 4, 1), (32, 32)),
+        ((1, 3, 4, 2), (5, 9)),
+        ((1, 9, 7, 2), (4, 3)),
+        ((1, 8, 8, 2), (2, 4)),
+        ((1, 5, 6, 2), (10, 4)),
+        ((1, 5, 6, 2), (5, 13)),
+        ((2, 1, 1, 3), (4, 3)),
+        ((1, 6, 5, 2), (1, 1)),
+    ]:
+        yield pytest.param(
+            partial(ops.resize_bilinear, shape=size),
+            partial(reference.resize, shape=size),
+            [(shape, 1.0)],
+            id=f"resize {shape} to {size}",
+        )
+
+
+def _others():
+    for shape in [(2, 6, 8, 3), (1, 7, 5, 2), (1, 6, 5, 2), (2, 1, 1, 3), (1, 2, 1, 2)]:
+        yield pytest.param(
+            ops.max_pool_3x3_stride_2, reference.max_pool, [(shape, 1.0)], id=f"pool {shape}"
+        )
+    for n, m, heads, depth in [(12, 5, 2, 4), (5, 12, 1, 3), (7, 7, 3, 8), (1, 1, 1, 1)]:
+        shapes = [(2, n, heads, depth), (2, m, heads, depth), (2, m, heads, depth)]
+        yield pytest.param(
+            ops.attention,
+            reference.attention,
+            [(s, 1.5) for s in shapes],
+            id=f"attention {n} {m} {heads} {depth}",
+        )
+    yield pytest.param(ops.gelu, reference.gelu, [((3, 50), 3.0)], id="gelu")
+
+
+CASES = [*_convs(), *_depthwises(), *_resizes(), *_others()]
+every_case = pytest.mark.parametrize(("run", "definition", "arguments"), CASES)
+
+
+def _draw(arguments, dtype=np.float32):
+    rng = np.random.default_rng(0)
+    return [(rng.normal(size=shape) * scale).astype(dtype) for shape, scale in arguments]
+
+
+@partial(jax.jit, static_argnums=0)
+def _run(run, inputs, cotangent):
+    y, pull = jax.vjp(run, *inputs)
+    return y, pull(cotangent)
+
+
+@every_case
+def test_value_and_gradient(run, definition, arguments):
+    """The value is the definition's; the gradient its slope along a random direction.
+
+    The slope is a central difference in float64. The two formulations agree element by element.
+    """
+    inputs = _draw(arguments)
+    exact = [a.astype(np.float64) for a in inputs]
+    expected = definition(*exact)
+    rng = np.random.default_rng(1)
+    cotangent = rng.normal(size=expected.shape).astype(np.float32)
+    gradients = {}
+    for name in ("cpu", "plain"):
+        with ops.using(name):
+            found, gradients[name] = _run(run, inputs, cotangent)
+        assert found.dtype == jnp.float32
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-6)
+
+    step = 1e-6
+    for at, (cpu, plain) in enumerate(zip(*gradients.values(), strict=True)):
+        np.testing.assert_allclose(cpu, plain, rtol=1e-5, atol=1e-5 * (1 + np.abs(plain).max()))
+        direction = rng.normal(size=plain.shape)
+        ends = []
+        for move in (step, -step):
+            moved = [a + move * direction if i == at else a for i, a in enumerate(exact)]
+            ends.append(np.sum(definition(*moved) * cotangent))
+        slope = (ends[0] - ends[1]) / (2 * step)
+        assert np.sum(plain * direction) == pytest.approx(
+            slope, abs=1e-5 * (1 + np.linalg.norm(plain)), rel=1e-5
+        )
+
+
+@pytest.mark.parametrize("formulation", ["cpu", "plain"])
+@every_case
+def test_bfloat16_stays_bfloat16(run, definition, arguments, formulation):
+    inputs = _draw(arguments, jnp.bfloat16)
+    expected = definition(*(a.astype(np.float64) for a in inputs))
+    with ops.using(formulation):
+        found, gradients = _run(run, inputs, np.ones(expected.shape, jnp.bfloat16))
+    assert found.dtype == jnp.bfloat16
+    assert all(g.dtype == jnp.bfloat16 for g in gradients)
+    assert all(np.isfinite(np.asarray(g, np.float32)).all() for g in gradients)
+    np.testing.assert_allclose(
+        np.asarray(found, np.float64), expected, rtol=0.02, atol=0.02 * np.abs(expected).max()
+    )
