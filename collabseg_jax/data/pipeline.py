@@ -21,9 +21,10 @@ Batch = dict[str, np.ndarray]
 class TrainBatches:
     """An endless iterator of training batches; `close()` it, or use it in a `with`."""
 
-    def __init__(self, iterator):
-        """Wraps a grain iterator."""
+    def __init__(self, iterator, *, copy: bool):
+        """Wraps a grain iterator; `copy` gives every batch memory of its own."""
         self._iterator = iterator
+        self._copy = copy
 
     def __iter__(self):
         """Itself."""
@@ -32,7 +33,9 @@ class TrainBatches:
     def __next__(self) -> Batch:
         """The next batch; an InputError of a worker or thread arrives as one line."""
         try:
-            return next(self._iterator)
+            batch = next(self._iterator)
+            # A worker's batch lies in shared memory, which leaks if it is still held at exit.
+            return {key: np.array(value) for key, value in batch.items()} if self._copy else batch
         except Exception as error:
             if cause := _input_error(error):
                 raise InputError(str(cause)) from None
@@ -82,7 +85,8 @@ def train_batches(
       cat_max_ratio: see there.
       seed: of order and augmentation, >= 0.
       start_step: batches to skip, without reading them.
-      workers: processes that decode; 0 decodes in threads of this one.
+      workers: processes that decode; 0 decodes in threads of this one. With workers, the main
+        script needs its `if __name__ == "__main__"`, as always with spawned processes.
       process_index: which process this is.
       process_count: of how many.
 
@@ -100,6 +104,7 @@ def train_batches(
     _require(len(crop) == 2 and min(crop) >= 1, "crop", crop, "(height, width), both >= 1")
     _require(0 < low <= high, "scale_range", scale_range, "0 < low <= high")
     _require(0 < cat_max_ratio <= 1, "cat_max_ratio", cat_max_ratio, "0 < ratio <= 1")
+    _require(start_step >= 0, "start_step", start_step, ">= 0")
     _require(workers >= 0, "workers", workers, ">= 0")
     _require(0 <= seed < 2**32, "seed", seed, "0 .. 2**32 - 1")
     augment = functools.partial(
@@ -126,7 +131,7 @@ def train_batches(
             flags.FLAGS.mark_as_parsed()  # grain's workers read absl flags
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
         batches = batches.mp_prefetch(options, worker_init_fn=_ignore_interrupt)
-    return TrainBatches(iter(batches))
+    return TrainBatches(iter(batches), copy=workers > 0)
 
 
 def eval_batches(

@@ -42,7 +42,9 @@ def cell_mean(values, where, grid):
     cols = _membership(grid[1], where.shape[2])
 
     def cell_sum(x):
-        return jnp.einsum("hy,byx...,wx->bhw...", rows, x, cols, precision=jax.lax.Precision.HIGHEST)
+        return jnp.einsum(
+            "hy,byx...,wx->bhw...", rows, x, cols, precision=jax.lax.Precision.HIGHEST
+        )
 
     count = cell_sum(where.astype(jnp.float32))
     mask = where if values.ndim == 3 else where[..., None]

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -64,7 +63,7 @@ class MixFFN(nn.Module):
         """[B, h, w, C] -> [B, h, w, C]."""
         y = linear(self.expansion * x.shape[-1], self.dtype, "fc1")(x)
         y = DepthwiseConv(use_bias=True, dtype=self.dtype, name="depthwise")(y)
-        y = jax.nn.gelu(y, approximate=False)
+        y = ops.gelu(y)
         return linear(x.shape[-1], self.dtype, "fc2")(y)
 
 
@@ -105,9 +104,9 @@ class Stage(nn.Module):
     def __call__(self, x, *, drop: bool):
         """[B, h, w, C'] -> [B, ceil(h/s), ceil(w/s), channels], s = 4 in stage 0, else 2."""
         size, stride = (7, 4) if self.index == 0 else (3, 2)
-        x = Conv(
-            self.channels, size, stride, use_bias=True, dtype=self.dtype, name="patch_embed"
-        )(x)
+        x = Conv(self.channels, size, stride, use_bias=True, dtype=self.dtype, name="patch_embed")(
+            x
+        )
         x = LayerNorm(EMBED_EPS, self.dtype, name="patch_norm")(x)
         for j, rate in enumerate(self.drop_paths):
             x = Block(

@@ -38,9 +38,9 @@ class InvertedResidual(nn.Module):
                 dtype=self.dtype,
                 name="expand",
             )(y, batch_stats=batch_stats)
-        y = DepthwiseNorm(
-            self.stride, self.dilation, nn.relu6, dtype=self.dtype, name="depthwise"
-        )(y, batch_stats=batch_stats)
+        y = DepthwiseNorm(self.stride, self.dilation, nn.relu6, dtype=self.dtype, name="depthwise")(
+            y, batch_stats=batch_stats
+        )
         y = ConvNorm(self.features, activation=None, dtype=self.dtype, name="project")(
             y, batch_stats=batch_stats
         )

@@ -145,6 +145,7 @@ def test_value_and_gradient(run, definition, arguments):
 
     step = 1e-6
     for at, (cpu, plain) in enumerate(zip(*gradients.values(), strict=True)):
+        plain = np.asarray(plain, np.float64)
         np.testing.assert_allclose(cpu, plain, rtol=1e-5, atol=1e-5 * (1 + np.abs(plain).max()))
         direction = rng.normal(size=plain.shape)
         ends = []
@@ -157,8 +158,9 @@ def test_value_and_gradient(run, definition, arguments):
         )
 
 
+# A third of the cases, which has every operation in it: compiling is what takes the time.
 @pytest.mark.parametrize("formulation", ["cpu", "plain"])
-@every_case
+@pytest.mark.parametrize(("run", "definition", "arguments"), [*CASES[1::3], CASES[-1]])
 def test_bfloat16_stays_bfloat16(run, definition, arguments, formulation):
     inputs = _draw(arguments, jnp.bfloat16)
     expected = definition(*(a.astype(np.float64) for a in inputs))

@@ -1,19 +1,17 @@
 """The embedded data set `shapes`: scenes drawn on the spot, so that nothing has to be downloaded."""
 
-import functools
 from collections.abc import Iterator
 
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
-from collabseg_jax.data.spec import DatasetSpec
+from collabseg_jax.data.spec import IGNORE, DatasetSpec
 
 SEED = 0
 SIZE = 128
 SPLIT_SIZES = {"train": 600, "val": 120}
-IGNORE = 255
-CLASSES = ("sky", "ground", "stripes", "checks", "dots", "disc", "square", "cross")
+CLASSES = ("sky", "ground", "stripes", "checks", "dots", "disc", "triangle", "cross")
 LAYOUT, TEXTURES, SHAPES = CLASSES[:2], CLASSES[2:5], CLASSES[5:]
 
 SPEC = DatasetSpec(
@@ -31,7 +29,6 @@ SPEC = DatasetSpec(
         (153, 153, 51),
     ),
     splits=tuple(SPLIT_SIZES),
-    label_values={},
     source="generated",
     licence="CC0-1.0",
 )
@@ -106,7 +103,7 @@ def _places(rng: np.random.Generator, sides: np.ndarray) -> np.ndarray:
 
 def _draw(rng, image, label, kind, side, centre, colours) -> None:
     """Paints one object of area side**2 into image [H, W, 3] and label [H, W], in place."""
-    reach = 0.85 * side + 2  # no outline goes further from its centre
+    reach = 0.9 * side + 2  # no outline goes further from its centre
     left, top = np.maximum(centre - reach, 0).astype(int)
     right, bottom = np.minimum(centre + reach, SIZE).astype(int)
     window = np.s_[top:bottom, left:right]
@@ -133,8 +130,9 @@ def _outline(rng, kind: str, side: float, x: np.ndarray, y: np.ndarray) -> np.nd
 
     Every outline encloses the area side**2. Textured objects are random blobs.
     """
-    if kind == "square":
-        return np.maximum(np.abs(x), np.abs(y)) - side / 2
+    if kind == "triangle":
+        inner = side / 27**0.25  # radius of the inscribed circle
+        return np.maximum(y, 0.75**0.5 * np.abs(x) - y / 2) - inner
     if kind == "cross":
         # Five squares of one arm's width.
         arm = side / 5**0.5
@@ -184,7 +182,7 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
 
     - by layout: `sky` lies above the horizon, `ground` below it; they look alike;
     - by texture: `stripes`, `checks` and `dots` fill the same random blobs at the same coarseness;
-    - by shape: `disc`, `square` and `cross` are flat and have the same areas.
+    - by shape: `disc`, `triangle` and `cross` are flat and have the same areas.
 
     Colours come from one distribution for all classes and change with every object, so that they
     tell nothing about the class; a lighting gradient and mild noise lie over the image. All classes

@@ -1,0 +1,83 @@
+"""Scores of both students and their ensemble over a whole split."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from collabseg_jax import data, experiment, metrics
+from collabseg_jax import sharding as shardings
+from collabseg_jax import step as steps
+from collabseg_jax.pair import STUDENTS
+from collabseg_jax.report import Progress, console
+
+OUTPUTS = (*STUDENTS, "ensemble")
+
+
+class Evaluator:
+    """Evaluates states on one split; its programs are compiled once."""
+
+    def __init__(self, pair, source, spec, mesh, *, split, batch_size, max_shapes):
+        """See `config.eval` for split, batch_size (rounded up to the devices) and max_shapes."""
+        self._source, self._spec, self._mesh, self._split = source, spec, mesh, split
+        self._batch_size = -(-batch_size // mesh.size) * mesh.size
+        self._max_shapes = max_shapes
+        self._step = steps.jit_eval_step(mesh, pair=pair, num_classes=spec.num_classes)
+
+    def __call__(self, state) -> dict:
+        """{"step", "cnn", "vit", "ensemble"}: scores as `metrics.scores` gives them."""
+        variables = {name: getattr(state, name).variables for name in STUDENTS}
+        total = {name: np.zeros((self._spec.num_classes,) * 2, np.int64) for name in OUTPUTS}
+        progress = Progress(len(self._source), f"evaluating {self._split}", "image")
+        batches = data.eval_batches(
+            self._source,
+            self._spec,
+            batch_size=self._batch_size,
+            max_shapes=self._max_shapes,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        for batch in batches:
+            batch.pop("index")
+            confusion = self._step(variables, shardings.global_batch(batch, self._mesh))
+            for name in OUTPUTS:
+                total[name] += np.asarray(confusion[name])
+            progress.advance(int(batch["valid"].sum()) * jax.process_count())
+        progress.close()
+        scored = {name: metrics.scores(total[name], self._spec.classes) for name in OUTPUTS}
+        return {"step": int(state.step), **scored}
+
+
+def summary(results: dict) -> str:
+    """One line of mIoUs."""
+    parts = [
+        f"{name} {'-' if results[name]['miou'] is None else format(results[name]['miou'], '.4f')}"
+        for name in OUTPUTS
+    ]
+    return "mIoU  " + "  ".join(parts)
+
+
+def run(config, workdir) -> dict:
+    """`--mode=eval`: score a trained workdir and write `eval_<split>.json` there."""
+    config = experiment.recorded_config(workdir, config)
+    prepared = experiment.prepare_data(config)
+    source = prepared.source(config.eval.split)
+    mesh = shardings.data_mesh()
+    built, state = experiment.restore(
+        workdir, config, num_classes=prepared.spec.num_classes, mesh=mesh
+    )
+    evaluator = Evaluator(
+        built.pair,
+        source,
+        prepared.spec,
+        mesh,
+        split=config.eval.split,
+        batch_size=config.eval.batch_size,
+        max_shapes=config.eval.max_shapes,
+    )
+    results = evaluator(state)
+    path = Path(workdir) / f"eval_{config.eval.split}.json"
+    path.write_text(json.dumps(results, indent=1) + "\n")
+    console(f"step {results['step']}: {summary(results)} -> {path}")
+    return results

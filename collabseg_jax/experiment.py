@@ -1,0 +1,161 @@
+"""From a config to the objects of a run. Below it nothing sees the config."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import ml_collections
+
+from collabseg_jax import data, interop, optim, state
+from collabseg_jax import objective as objectives
+from collabseg_jax import pair as pairs
+from collabseg_jax import sharding as shardings
+from collabseg_jax.checkpoint import Checkpoints
+from collabseg_jax.errors import InputError, unknown
+from collabseg_jax.pair import STUDENTS
+
+MIN_CROP = 32  # the Mix Transformer's first spatial reduction covers 8 cells of stride 4
+# Sections and keys that do not change what is trained.
+FREE_KEYS = ("eval", "predict", "checkpoint", "log", "data.workers", "data.raw_dir", "data.dir")
+_OPTIMIZER_KEYS = (
+    "optimizer lr momentum weight_decay power head_lr_mult clip_norm warmup_steps".split()
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What a config describes, without data or weights."""
+
+    pair: pairs.Pair
+    objective: objectives.Objective
+    optimizers: dict
+
+
+def is_free(key: str) -> bool:
+    """Whether a dotted key may differ between a run and its continuation."""
+    return any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
+
+
+def _steps_or_share(value: int, steps: int, share: int) -> int:
+    return steps // share if value < 0 else value
+
+
+def build(config, *, num_classes: int) -> Experiment:
+    """Students, objective and optimizers of a config.
+
+    Raises:
+      ValueError: one line that names the key, what was found and what was expected.
+    """
+    if config.steps < 1:
+        raise InputError(f"config.steps is {config.steps}, expected at least 1")
+    if config.batch_size < 2:
+        raise InputError(
+            f"config.batch_size is {config.batch_size}, expected at least 2: the BatchNorm after "
+            "image pooling sees one value per image"
+        )
+    crop = tuple(config.data.crop)
+    if len(crop) != 2 or min(crop) < MIN_CROP:
+        raise InputError(
+            f"config.data.crop is {crop}, expected (height, width), both at least {MIN_CROP}"
+        )
+    objective = objectives.build(
+        {name: dict(row) for name, row in config.losses.items()},
+        ramp_steps=_steps_or_share(config.ramp_steps, config.steps, 4),
+    )
+    rows = {}
+    for part in (*STUDENTS, "bridges"):
+        rows[part] = dict(config[part])
+    warmup = _steps_or_share(config.warmup_steps, config.steps, 20)
+    rows["cnn"]["warmup_steps"] = 0
+    rows["vit"]["warmup_steps"] = rows["bridges"]["warmup_steps"] = warmup
+    optimizers = {
+        part: optim.build(steps=config.steps, **{k: row[k] for k in _OPTIMIZER_KEYS if k in row})
+        for part, row in rows.items()
+    }
+    options = {
+        s: {k: v for k, v in rows[s].items() if k not in (*_OPTIMIZER_KEYS, "model", "pretrained")}
+        for s in STUDENTS
+    }
+    pair = pairs.build(
+        config.cnn.model,
+        config.vit.model,
+        num_classes=num_classes,
+        needs=objective.needs,
+        precision=config.precision,
+        cnn_options=options["cnn"],
+        vit_options=options["vit"],
+    )
+    return Experiment(pair, objective, optimizers)
+
+
+def initial_state(config, experiment: Experiment, mesh, *, pretrained: bool = True):
+    """A state at step 0 on every device of the mesh, pretrained encoders loaded."""
+    rng = jax.random.key(config.seed)
+    variables = jax.jit(lambda key: pairs.init(experiment.pair, key))(jax.random.fold_in(rng, 0))
+    for name in STUDENTS:
+        path = config[name].pretrained
+        if pretrained and path:
+            variables[name] = interop.load_pretrained(
+                path, name=config[name].model, variables=variables[name]
+            )
+    created = jax.jit(lambda v, key: state.create(v, experiment.optimizers, key))(
+        variables, jax.random.fold_in(rng, 1)
+    )
+    return jax.device_put(created, shardings.replicated(mesh))
+
+
+def prepare_data(config) -> data.Prepared:
+    """The data set of a config, prepared on first use."""
+    return data.prepare(config.data.name, raw_dir=config.data.raw_dir, data_dir=config.data.dir)
+
+
+def recorded_config(workdir, overrides) -> ml_collections.ConfigDict:
+    """The config that a workdir was trained with, with the free keys of `overrides`.
+
+    Raises:
+      ValueError: nothing was trained there.
+    """
+    path = Path(workdir) / "config.json"
+    if not path.is_file():
+        raise InputError(f"{path} not found: nothing was trained in this workdir yet")
+    config = ml_collections.ConfigDict(json.loads(path.read_text())["config"])
+    flat = flatten(overrides)
+    for key, value in flat.items():
+        # An empty place of the data means "where it was".
+        if is_free(key) and not (key.startswith("data.") and value == ""):
+            config.update_from_flattened_dict({key: value})
+    return config
+
+
+def restore(workdir, config, *, num_classes: int, mesh):
+    """(Experiment, CollabState) of a trained workdir, at config.eval.checkpoint."""
+    if config.eval.checkpoint not in ("latest", "best"):
+        raise unknown("eval.checkpoint", config.eval.checkpoint, ("latest", "best"))
+    experiment = build(config, num_classes=num_classes)
+    checkpoints = Checkpoints(workdir)
+    try:
+        best = config.eval.checkpoint == "best"
+        step = checkpoints.best_step() if best else checkpoints.latest_step()
+        if step is None:
+            raise InputError(f"{workdir}/checkpoints holds no finished checkpoint to use")
+        like = initial_state(config, experiment, mesh, pretrained=False)
+        return experiment, checkpoints.restore(step, like)
+    finally:
+        checkpoints.close()
+
+
+def flatten(config) -> dict:
+    """{dotted key: value} of a config, tuples as lists, as JSON would give them."""
+    return flatten_tree(json.loads(json.dumps(config.to_dict())))
+
+
+def flatten_tree(tree: dict, prefix: str = "") -> dict:
+    """{dotted key: value} of nested dictionaries."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten_tree(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

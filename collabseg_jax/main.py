@@ -1,0 +1,118 @@
+"""The command line: `python -m collabseg_jax.main --config configs/NAME.py [--mode=MODE] ...`."""
+
+import difflib
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from collabseg_jax.errors import InputError, unknown
+
+MODES = ("train", "eval", "predict", "prepare")
+
+flags.DEFINE_string("workdir", "", "where the run lives; default: runs/<config name>")
+config_flags.DEFINE_config_file("config", "configs/quickstart.py", "a file of configs/")
+flags.DEFINE_string("mode", "train", " | ".join(MODES))
+
+
+def config_name(path: str) -> str:
+    """configs/ade20k.py -> ade20k; a folder below configs/ stays: ablations/dml."""
+    parts = Path(path.split(":")[0]).with_suffix("").parts
+    if "configs" in parts:
+        parts = parts[len(parts) - parts[::-1].index("configs") :]
+    return str(Path(*parts)) if "configs" in Path(path).parts else parts[-1]
+
+
+def run(config, *, mode: str, workdir: str):
+    """Hand over to one mode."""
+    if mode == "train":
+        from collabseg_jax import train
+
+        return train.run(config, workdir)
+    if mode == "eval":
+        from collabseg_jax import evaluate
+
+        return evaluate.run(config, workdir)
+    if mode == "predict":
+        from collabseg_jax import predict
+
+        return predict.run(config, workdir)
+    if mode == "prepare":
+        from collabseg_jax import prepare
+
+        return prepare.run(config)
+    raise unknown("mode", mode, MODES)
+
+
+def _main(argv) -> None:
+    """Parse, then run one mode."""
+    app.define_help_flags()
+    rest = _parse(argv)
+    if len(rest) > 1:
+        raise InputError(f"unexpected argument {rest[1]!r}; flags look like --config.steps=100")
+    logging.set_verbosity(logging.WARNING)
+    path = flags.FLAGS["config"].config_filename
+    workdir = flags.FLAGS.workdir or str(Path("runs") / config_name(path))
+    run(flags.FLAGS.config, mode=flags.FLAGS.mode, workdir=workdir)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """The arguments that are no flags; InputError for a flag that cannot be."""
+    path = _config_path(argv)
+    if not Path(path.split(":")[0]).is_file():
+        raise InputError(f"--config={path}: no such file, expected one like configs/quickstart.py")
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _explain(error, argv, path) from error
+
+
+def _config_path(argv: list[str]) -> str:
+    for i, argument in enumerate(argv):
+        if argument in ("--config", "-config") and i + 1 < len(argv):
+            return argv[i + 1]
+        if match := re.match(r"--?config=(.*)", argument):
+            return match[1]
+    return "configs/quickstart.py"
+
+
+def _explain(error: Exception, argv: list[str], path: str) -> InputError:
+    """One line for an override that the config has no place for, or another bad flag."""
+    spec = importlib.util.spec_from_file_location("config_of_the_command_line", path.split(":")[0])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)  # an error in the file itself surfaces here, whole
+    valid = _keys(module.get_config().to_dict())
+    for argument in argv[1:]:
+        match = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
+        if match and match[1] not in valid:
+            near = difflib.get_close_matches(match[1], valid, n=3, cutoff=0.4)
+            group = [key for key in valid if key.rpartition(".")[0] == match[1].rpartition(".")[0]]
+            return InputError(
+                f"unknown config key {match[1]!r}; did you mean {' or '.join(near or group)}?"
+            )
+    return InputError(str(error).splitlines()[0])
+
+
+def _keys(tree: dict, prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in tree.items():
+        keys += _keys(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
+    return keys
+
+
+def cli(argv: list[str] | None = None) -> None:
+    """Entry point: bad input is one line and exit code 2."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        _main(sys.argv if argv is None else argv)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,123 @@
+"""Pictures for people: sample pages, overlays, palette label maps."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from PIL import Image
+
+from collabseg_jax import data
+from collabseg_jax import step as steps
+from collabseg_jax.data.decode import decode_record
+from collabseg_jax.pair import STUDENTS
+
+matplotlib.use("Agg")
+
+IGNORED_COLOR = (235, 235, 235)
+# Who teaches at a pixel: (colour, what the legend says).
+TEACHING = (
+    ("#0b5fa5", "CNN teaches ViT, and is right"),
+    ("#a9cbe8", "CNN teaches ViT, both are wrong"),
+    ("#d1570a", "ViT teaches CNN, and is right"),
+    ("#f6c7a3", "ViT teaches CNN, both are wrong"),
+    ("#ebebeb", "no label, or a tie"),
+)
+
+
+def colorize(labels, palette) -> np.ndarray:
+    """Label map uint8 [H, W] -> RGB uint8 [H, W, 3]; 255 becomes light grey."""
+    table = np.full((256, 3), IGNORED_COLOR, np.uint8)
+    table[: len(palette)] = palette
+    return table[labels]
+
+
+def overlay(image, labels, palette, alpha: float = 0.55) -> np.ndarray:
+    """The colours of a label map laid over its image, uint8 [H, W, 3]."""
+    mixed = (1 - alpha) * image + alpha * colorize(labels, palette)
+    return mixed.round().astype(np.uint8)
+
+
+def save_label_map(path: Path, labels, palette) -> None:
+    """A label map uint8 [H, W] as a palette PNG: its values are the class indices."""
+    picture = Image.fromarray(labels, mode="P")
+    picture.putpalette(np.asarray(palette, np.uint8).reshape(-1).tolist())
+    picture.save(path)
+
+
+def teaching_map(error: dict, predictions: dict, labels) -> np.ndarray:
+    """Index into `TEACHING` at each pixel.
+
+    Args:
+      error: {student: cross-entropy [H, W]}; the lower one teaches.
+      predictions: {student: [H, W]}; labels: [H, W], 255 = ignore.
+    """
+    right = {s: predictions[s] == labels for s in STUDENTS}
+    index = np.full(labels.shape, 4)
+    for offset, teacher, learner in ((0, "cnn", "vit"), (2, "vit", "cnn")):
+        teaches = (error[teacher] < error[learner]) & (labels != data.IGNORE)
+        index[teaches] = offset + np.where(right[teacher][teaches], 0, 1)
+    return index
+
+
+def draw_samples(path: Path, pair, state, source, spec, *, rows: int) -> None:
+    """A page of `rows` images: image, truth, both predictions, and who teaches whom.
+
+    Args:
+      pair, state: the students.
+      source: records; evenly spaced ones are drawn.
+      spec: of the data set.
+    """
+    import jax
+
+    if rows < 1:
+        return
+    picks = np.linspace(0, len(source) - 1, min(rows, len(source))).round().astype(int)
+    inspect = steps.jit_inspect(pair=pair)
+    # One device of this process is enough for a few pictures.
+    variables = jax.device_get({s: getattr(state, s).variables for s in STUDENTS})
+    figure = Figure(figsize=(13.5, 2.45 * len(picks) + 1.3), layout="constrained")
+    axes = figure.subplots(len(picks), 5, squeeze=False)
+    colors, seen = ListedColormap([color for color, _ in TEACHING]), set()
+    for row, index in zip(axes, picks, strict=True):
+        record = decode_record(source[int(index)], spec)
+        image, label = record["image"], record["label"]
+        predictions, error = inspect(variables, image[None], label[None])
+        predictions = {s: np.asarray(predictions[s][0]) for s in STUDENTS}
+        error = {s: np.asarray(error[s][0]) for s in STUDENTS}
+        seen |= set(np.unique(label)) | {v for s in STUDENTS for v in np.unique(predictions[s])}
+        panels = [image, *(colorize(m, spec.palette) for m in (label, *predictions.values()))]
+        for axis, panel in zip(row, panels, strict=False):
+            axis.imshow(panel)
+        who = teaching_map(error, predictions, label)
+        row[4].imshow(who, cmap=colors, vmin=-0.5, vmax=4.5, interpolation="nearest")
+    titles = ("image", "truth", "CNN student", "ViT student", "who teaches whom")
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    classes = [
+        Patch(color=np.array(spec.palette[k]) / 255, label=spec.classes[k])
+        for k in sorted(seen)
+        if k < spec.num_classes
+    ]
+    teaching = [Patch(color=color, label=text) for color, text in TEACHING]
+    figure.legend(
+        handles=classes,
+        loc="outside lower left",
+        ncols=4,
+        fontsize=8,
+        title="classes",
+        frameon=False,
+    )
+    figure.legend(
+        handles=teaching,
+        loc="outside lower right",
+        ncols=2,
+        fontsize=8,
+        title="the student with the lower cross-entropy at a pixel teaches there",
+        frameon=False,
+    )
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,109 @@
+"""What a person sees of a run: progress, metrics.jsonl, TensorBoard events."""
+
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+import jax
+from tqdm import tqdm
+
+LINE_EVERY_S = 30.0  # between two progress lines where there is no terminal
+
+
+def console(message: str) -> None:
+    """One line for the person, from process 0 alone."""
+    if jax.process_index() == 0:
+        tqdm.write(message, file=sys.stderr)
+        sys.stderr.flush()
+
+
+class Progress:
+    """A bar with ETA on a terminal; plain lines now and then elsewhere; silence off process 0."""
+
+    def __init__(self, total: int, what: str, unit: str, *, start: int = 0):
+        """Begin at `start` of `total` units."""
+        self._total, self._what, self._unit, self._done = total, what, unit, start
+        self._start, self._since, self._said = start, time.monotonic(), time.monotonic()
+        self._terminal = sys.stderr.isatty() and jax.process_index() == 0
+        self._bar = tqdm(
+            total=total,
+            initial=start,
+            desc=what,
+            unit=unit,
+            disable=not self._terminal,
+            leave=False,
+        )
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        """`n` more units are done."""
+        self._done += n
+        if self._terminal:
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(n)
+        elif time.monotonic() - self._said > LINE_EVERY_S:
+            self._said = time.monotonic()
+            rate = (self._said - self._since) / max(1, self._done - self._start)
+            left = tqdm.format_interval(rate * (self._total - self._done))
+            console(f"{self._what}: {self._done}/{self._total} {self._unit}s, {left} left {note}")
+
+    def close(self) -> None:
+        """End the bar."""
+        self._bar.close()
+
+
+def cut_back(path: Path, step: int) -> None:
+    """Drop the lines of a metrics.jsonl that lie after `step`, and a line cut short by a crash."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if entry["step"] <= step:
+            kept.append(line + "\n")
+    replace_text(path, "".join(kept))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+class MetricLog:
+    """Scalars to `metrics.jsonl` and TensorBoard events in a workdir, from process 0 alone."""
+
+    def __init__(self, workdir, *, start_step: int):
+        """Continue after `start_step`; what was logged later is cut off."""
+        self._file = self._events = None
+        if jax.process_index() != 0:
+            return
+        from tensorboardX import SummaryWriter  # slow to import, and only training needs it
+
+        path = Path(workdir) / "metrics.jsonl"
+        cut_back(path, start_step)
+        self._file = path.open("a")
+        self._events = SummaryWriter(str(workdir), purge_step=start_step + 1)
+
+    def write(self, step: int, scalars: dict) -> None:
+        """One line of JSON; a value that is not finite becomes null."""
+        if self._file is None:
+            return
+        scalars = {key: float(value) for key, value in scalars.items()}
+        clean = {key: v if math.isfinite(v) else None for key, v in scalars.items()}
+        self._file.write(json.dumps({"step": step, **clean}) + "\n")
+        self._file.flush()
+        for key, value in scalars.items():
+            self._events.add_scalar(key, value, step)
+
+    def close(self) -> None:
+        """Flush and close."""
+        if self._file is not None:
+            self._file.close()
+            self._events.close()

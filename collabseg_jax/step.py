@@ -1,0 +1,142 @@
+"""Pure steps: both students, the objective, one gradient, all states. Jitted here only."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from collabseg_jax import augment, metrics, ops
+from collabseg_jax import objective as objectives
+from collabseg_jax import pair as pairs
+from collabseg_jax import sharding as shardings
+from collabseg_jax.pair import STUDENTS
+
+PARTS = (*STUDENTS, "bridges")
+
+
+def train_step(state, batch, *, pair, objective, optimizers, jitter):
+    """One step of both students and the bridges.
+
+    Args:
+      state: CollabState.
+      batch: image uint8 [B, H, W, 3], label uint8 [B, H, W] with 255 = ignore, valid bool [B].
+      pair, objective, optimizers: what `state` belongs to; optimizers by part.
+      jitter: keyword arguments of `augment.color_jitter`.
+    Returns:
+      the next state; logs {name: float32 scalar}.
+    """
+    rng = jax.random.fold_in(state.rng, state.step)
+    keys = dict(zip(("augment", "forward", "select"), jax.random.split(rng, 3), strict=True))
+    images = augment.color_jitter(batch["image"], keys["augment"], **jitter)
+    images = augment.normalize(images)
+    labels = jnp.where(batch["valid"][:, None, None], batch["label"], 255)
+
+    def loss(params):
+        variables = {
+            name: {"params": params[name], "batch_stats": getattr(state, name).batch_stats}
+            for name in PARTS
+        }
+        output, batch_stats = pairs.forward(pair, variables, images, rng=keys["forward"])
+        totals, logs = objectives.evaluate(
+            objective, output, labels, step=state.step, rng=keys["select"]
+        )
+        return totals["cnn"] + totals["vit"], (logs, batch_stats)
+
+    params = {name: getattr(state, name).params for name in PARTS}
+    grads, (logs, batch_stats) = jax.grad(loss, has_aux=True)(params)
+    parts = {}
+    for name in PARTS:
+        part = getattr(state, name)
+        updates, opt_state = optimizers[name].update(grads[name], part.opt_state, part.params)
+        parts[name] = part.replace(
+            params=optax.apply_updates(part.params, updates),
+            batch_stats=batch_stats.get(name, part.batch_stats),
+            opt_state=opt_state,
+        )
+    for name in STUDENTS:
+        logs[f"{name}/grad_norm"] = optax.global_norm(grads[name])
+    return state.replace(step=state.step + 1, **parts), logs
+
+
+def segment(variables, images, *, pair, outputs, shape=None):
+    """Class probabilities of whole images.
+
+    Args:
+      variables: {student: {params, batch_stats}}, at least of the students that `outputs` needs.
+      images: uint8 [B, H, W, 3].
+      outputs: any of "cnn", "vit", "ensemble" (the mean of both softmaxes).
+      shape: (H', W') of the result; None for the images' own.
+    Returns:
+      {output: float32 [B, H', W', K]}.
+    """
+    students = STUDENTS if "ensemble" in outputs else [s for s in STUDENTS if s in outputs]
+    images = augment.normalize(images)
+    probabilities = {}
+    for name in students:
+        result = getattr(pair, name).apply(variables[name], images, train=False)
+        logits = ops.resize_bilinear(result.logits, shape or images.shape[1:3])
+        probabilities[name] = jax.nn.softmax(logits)
+    if "ensemble" in outputs:
+        probabilities["ensemble"] = sum(probabilities[s] for s in STUDENTS) / len(STUDENTS)
+    return {name: probabilities[name] for name in outputs}
+
+
+def eval_step(variables, batch, *, pair, num_classes):
+    """Confusion matrices {"cnn", "vit", "ensemble"}, [K, K] int32, of one global batch."""
+    labels = jnp.where(batch["valid"][:, None, None], batch["label"], 255)
+    outputs = segment(variables, batch["image"], pair=pair, outputs=(*STUDENTS, "ensemble"))
+    return {
+        name: metrics.confusion_matrix(jnp.argmax(p, -1), labels, num_classes=num_classes)
+        for name, p in outputs.items()
+    }
+
+
+def jit_train_step(mesh, *, pair, objective, optimizers, jitter):
+    """`train_step` compiled for a mesh; the state is donated."""
+    step = functools.partial(
+        train_step, pair=pair, objective=objective, optimizers=optimizers, jitter=jitter
+    )
+    everywhere = shardings.replicated(mesh)
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(everywhere, shardings.split(mesh)),
+        out_shardings=everywhere,
+    )
+
+
+def jit_eval_step(mesh, *, pair, num_classes):
+    """`eval_step` compiled for a mesh."""
+    everywhere = shardings.replicated(mesh)
+    return jax.jit(
+        functools.partial(eval_step, pair=pair, num_classes=num_classes),
+        in_shardings=(everywhere, shardings.split(mesh)),
+        out_shardings=everywhere,
+    )
+
+
+def jit_segment(*, pair, outputs):
+    """Label maps {output: uint8 [B, H, W]} of uint8 images, compiled on the default device."""
+
+    def labels(variables, images):
+        result = segment(variables, images, pair=pair, outputs=outputs)
+        return {name: jnp.argmax(p, -1).astype(jnp.uint8) for name, p in result.items()}
+
+    return jax.jit(labels)
+
+
+def jit_inspect(*, pair):
+    """For pictures: label maps and the cross-entropy of each student, compiled.
+
+    (variables, images uint8 [B, H, W, 3], labels [B, H, W]) ->
+    ({student: uint8 [B, H, W]}, {student: float32 [B, H, W], nats}).
+    """
+
+    def inspect(variables, images, labels):
+        result = segment(variables, images, pair=pair, outputs=STUDENTS)
+        one_hot = jax.nn.one_hot(labels, next(iter(result.values())).shape[-1])
+        error = {s: -jnp.log(jnp.sum(p * one_hot, -1) + 1e-12) for s, p in result.items()}
+        return {s: jnp.argmax(p, -1).astype(jnp.uint8) for s, p in result.items()}, error
+
+    return jax.jit(inspect)

@@ -1,0 +1,102 @@
+"""Every key there is, with its default. The other configs change what they need.
+
+A number of -1 for `ramp_steps` or `warmup_steps` means a share of `steps`, as noted there.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    """The defaults: DeepLabV3+ on ResNet-18 and SegFormer-B0."""
+    c = ConfigDict()
+    c.seed = 0
+    c.steps = 1000
+    c.batch_size = 8  # of all devices together
+    c.precision = "float32"  # of the compute: float32 | bfloat16
+    c.warmup_steps = -1  # of the ViT's and the bridges' learning rate; -1: a twentieth of steps
+    c.ramp_steps = -1  # of all weights but ce's; -1: a quarter of steps
+
+    c.data = ConfigDict()
+    c.data.name = "shapes"  # shapes | camvid
+    c.data.raw_dir = ""  # the data set as downloaded
+    c.data.dir = ""  # prepared copies; "": $TFDS_DATA_DIR or ~/tensorflow_datasets
+    c.data.crop = (128, 128)  # height, width
+    c.data.scale = (0.5, 2.0)
+    c.data.flip = True
+    c.data.cat_max_ratio = 0.75  # a crop of which one class takes more is drawn again
+    c.data.workers = 0  # processes that decode; 0: threads of this one
+    c.data.brightness = 0.0  # strengths of the colour jitter
+    c.data.contrast = 0.0
+    c.data.saturation = 0.0
+
+    c.cnn = ConfigDict()
+    c.cnn.model = "deeplabv3plus_resnet18"
+    c.cnn.pretrained = ""  # .safetensors with torchvision names
+    c.cnn.output_stride = 16
+    c.cnn.separable = True
+    c.cnn.dropout = 0.1
+    c.cnn.optimizer = "sgd"
+    c.cnn.lr = 0.01
+    c.cnn.momentum = 0.9
+    c.cnn.weight_decay = 1e-4
+    c.cnn.power = 0.9  # of the poly schedule
+    c.cnn.head_lr_mult = 1.0
+    c.cnn.clip_norm = 10.0
+
+    c.vit = ConfigDict()
+    c.vit.model = "segformer_b0"
+    c.vit.pretrained = ""
+    c.vit.head = "folded"  # folded | plain: one function, two formulations
+    c.vit.dropout = 0.1
+    c.vit.drop_path = 0.1
+    c.vit.optimizer = "adamw"
+    c.vit.lr = 6e-5
+    c.vit.momentum = 0.9
+    c.vit.weight_decay = 0.01
+    c.vit.power = 1.0
+    c.vit.head_lr_mult = 10.0
+    c.vit.clip_norm = 1.0
+
+    c.bridges = ConfigDict()
+    c.bridges.optimizer = "adamw"
+    c.bridges.lr = 1e-3
+    c.bridges.weight_decay = 0.0
+    c.bridges.power = 1.0
+    c.bridges.clip_norm = 1.0
+
+    c.losses = ConfigDict()
+    c.losses.ce = ConfigDict(dict(weight=1.0))
+    c.losses.hfd = ConfigDict(dict(weight=0.0, divergence="cosine"))
+    c.losses.bsd_region = ConfigDict(dict(weight=0.0, divergence="kl_ln", select="lower_ce"))
+    c.losses.bsd_pixel = ConfigDict(dict(weight=0.0, temperature=1.0, select="lower_ce"))
+    c.losses.dml = ConfigDict(dict(weight=0.0, temperature=1.0))
+
+    c.eval = ConfigDict()
+    c.eval.split = "val"
+    c.eval.every = 500  # steps; 0: only at the end
+    c.eval.batch_size = 8
+    c.eval.max_shapes = 8  # programs that a split of mixed sizes may compile
+    c.eval.checkpoint = "latest"  # latest | best, for --mode=eval and predict
+
+    c.predict = ConfigDict()
+    c.predict.images = ""  # a glob
+    c.predict.student = "ensemble"  # cnn | vit | ensemble
+    c.predict.dir = ""  # "": <workdir>/predictions
+    c.predict.long_side = 1024  # larger pictures are shrunk to it for the network
+
+    c.checkpoint = ConfigDict()
+    c.checkpoint.every = 500
+    c.checkpoint.keep = 2
+
+    c.log = ConfigDict()
+    c.log.every = 20
+    c.log.samples = 4  # rows of samples.png
+    return c
+
+
+def use_method(c):
+    """Switch the paper's three losses on, at the weights to start with."""
+    c.losses.hfd.weight = 0.3
+    c.losses.bsd_region.weight = 0.5
+    c.losses.bsd_pixel.weight = 0.3
+    return c

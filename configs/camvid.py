@@ -1,0 +1,28 @@
+"""MobileNetV2 and MiT-B0 on CamVid (11 classes), sized for a laptop's CPU.
+
+  ./launch/local.sh --config configs/camvid.py --config.data.raw_dir=PATH/CamVid \\
+      [--config.cnn.pretrained=mobilenet_v2.safetensors]
+
+PATH/CamVid is the folder of the SegNet tutorial: train, trainannot, val, valannot. For a GPU see
+configs/camvid_gpu.py.
+"""
+
+from configs import base
+
+
+def get_config():
+    """See above."""
+    c = base.use_method(base.get_config())
+    c.steps = 600
+    c.batch_size = 4
+    c.data.name = "camvid"
+    c.data.crop = (256, 256)
+    c.cnn.model = "deeplabv3plus_mobilenet_v2"
+    c.cnn.lr = 0.02
+    c.vit.model = "segformer_b0"
+    c.vit.lr = 5e-4
+    c.vit.head_lr_mult = 1.0
+    c.eval.every = 200
+    c.eval.batch_size = 4
+    c.checkpoint.every = 100
+    return c

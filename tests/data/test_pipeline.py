@@ -1,0 +1,226 @@
+import numpy as np
+import pytest
+
+from collabseg_jax import data
+from collabseg_jax.data import decode
+from collabseg_jax.errors import InputError
+
+from . import trees
+
+SPEC = data.get_spec("camvid")
+RECORDS = trees.records(7)
+
+
+def batches(count, source=RECORDS, **options):
+    options = {"batch_size": 4, "crop": (16, 20), "seed": 5, **options}
+    with data.train_batches(source, SPEC, **options) as iterator:
+        return [next(iterator) for _ in range(count)]
+
+
+def assert_same(found, expected):
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert one.keys() == other.keys()
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key])
+
+
+class Counting(list):
+    """Records that know who was read."""
+
+    def __init__(self, items):
+        super().__init__(items)
+        self.read = []
+
+    def __getitem__(self, index):
+        self.read.append(int(index))
+        return super().__getitem__(index)
+
+
+def test_train_batches_are_what_they_promise():
+    for batch in batches(3):
+        assert {key: (value.shape, value.dtype.name) for key, value in batch.items()} == {
+            "image": ((4, 16, 20, 3), "uint8"),
+            "label": ((4, 16, 20), "uint8"),
+            "valid": ((4,), "bool"),
+        }
+        assert batch["valid"].all()
+        assert set(np.unique(batch["label"])) <= {*range(11), 255}
+
+
+def test_the_seed_decides_everything():
+    assert_same(batches(4), batches(4))
+    assert any(
+        (one["image"] != other["image"]).any()
+        for one, other in zip(batches(4), batches(4, seed=6), strict=True)
+    )
+
+
+def test_every_epoch_is_a_new_order_of_all_records():
+    source = Counting(RECORDS)
+    batches(14, source, batch_size=1)
+    first, second = source.read[:7], source.read[7:14]
+    assert sorted(first) == sorted(second) == list(range(7))
+    assert first != second
+
+
+def test_a_record_is_augmented_anew_in_every_epoch():
+    images = [batch["image"].tobytes() for batch in batches(6, RECORDS[:1], batch_size=1)]
+    assert len(set(images)) == 6
+
+
+@pytest.mark.parametrize("step", [1, 2, 5, 1000])
+def test_resuming_continues_bit_for_bit_and_skips_unread(step):
+    if step < 100:
+        assert_same(batches(3, start_step=step), batches(step + 3)[step:])
+    source = Counting(RECORDS)
+    batches(1, source, start_step=step)
+    assert len(source.read) <= 4 * 8  # what is read ahead, not what was skipped
+
+
+def test_two_processes_are_one():
+    whole = batches(5)
+    halves = [batches(5, process_index=i, process_count=2) for i in range(2)]
+    for i, half in enumerate(halves):
+        assert half[0]["image"].shape[0] == 2
+        assert_same(half, [{key: value[i::2] for key, value in one.items()} for one in whole])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(workers):
+    found = batches(6, workers=workers, start_step=3)
+    assert_same(found, batches(6, start_step=3))
+    assert all(type(value) is np.ndarray for batch in found for value in batch.values())
+
+
+def test_two_workers_and_two_processes_after_a_restart():
+    whole = batches(6)[4:]
+    half = batches(2, workers=2, start_step=4, process_index=1, process_count=2)
+    assert_same(half, [{key: value[1::2] for key, value in one.items()} for one in whole])
+
+
+def bad_records():
+    label = trees.indices(0)
+    label[3, 4] = 77
+    return [{**record, "label": trees.encode(label)} for record in RECORDS]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_record_is_one_line(workers):
+    with pytest.raises(InputError) as error:
+        batches(1, bad_records(), workers=workers)
+    assert "label value 77 at row 3, column 4" in str(error.value)
+    assert "\n" not in str(error.value) and "Error" not in str(error.value)
+    assert error.value.__cause__ is None and error.value.__suppress_context__
+
+
+def test_prepared_records_go_to_workers(tmp_path, capfd):
+    raw = trees.camvid(tmp_path / "raw")
+    prepared = data.prepare("camvid", raw_dir=str(raw), data_dir=str(tmp_path / "tfds"))
+    source = prepared.source("train")
+    capfd.readouterr()
+    assert_same(batches(3, source, workers=1), batches(3, source))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        ({"batch_size": 3, "process_count": 2}, "batch_size: found 3, expected a positive multip"),
+        ({"batch_size": 0}, "batch_size: found 0"),
+        ({"crop": (0, 5)}, "crop: found"),
+        ({"scale_range": (2, 1)}, "scale_range: found"),
+        ({"scale_range": (0, 1)}, "scale_range: found"),
+        ({"cat_max_ratio": 0}, "cat_max_ratio: found 0"),
+        ({"workers": -1}, "workers: found -1"),
+        ({"start_step": -1}, "start_step: found -1"),
+        ({"seed": -1}, "seed: found -1"),
+        ({"source": []}, "data source: found no records"),
+    ],
+)
+def test_arguments_out_of_range(options, message):
+    with pytest.raises(InputError, match=message):
+        batches(1, **options)
+
+
+def evaluate(source, process_count=1, **options):
+    options = {"batch_size": 4, **options}
+    return [
+        list(
+            data.eval_batches(source, SPEC, process_index=i, process_count=process_count, **options)
+        )
+        for i in range(process_count)
+    ]
+
+
+def assert_each_record_once(source, processes):
+    seen = [
+        (int(index), batch["image"][row], batch["label"][row])
+        for batches in processes
+        for batch in batches
+        for row, index in enumerate(batch["index"])
+        if batch["valid"][row]
+    ]
+    assert sorted(index for index, _, _ in seen) == list(range(len(source)))
+    for index, image, label in seen:
+        expected = decode.decode_record(source[index], SPEC)
+        height, width = expected["label"].shape
+        np.testing.assert_array_equal(image[:height, :width], expected["image"])
+        np.testing.assert_array_equal(label[:height, :width], expected["label"])
+        assert (label[height:] == 255).all() and (label[:, width:] == 255).all()
+    for batches in processes:
+        for batch in batches:
+            padding = ~batch["valid"]
+            assert (batch["label"][padding] == 255).all() and (batch["index"][padding] == -1).all()
+
+
+MANY_SIZES = [(20 + 7 * i, 40 + 11 * (i * 5 % 12)) for i in range(12)]
+
+
+@pytest.mark.parametrize("process_count", [1, 2, 4])
+@pytest.mark.parametrize("sizes", [[(24, 32)], [(24, 32), (32, 24), (9, 5)], MANY_SIZES])
+@pytest.mark.parametrize("count", [1, 4, 13])
+def test_evaluation_sees_each_record_once(count, sizes, process_count):
+    source = trees.records(count, sizes)
+    processes = evaluate(source, process_count)
+    assert_each_record_once(source, processes)
+    shapes = [[batch["image"].shape for batch in batches] for batches in processes]
+    assert all(each == shapes[0] for each in shapes)  # else a collective would hang
+    assert len(set(shapes[0])) <= 8
+    for batch in processes[0]:
+        assert batch["image"].shape[0] == 4 // process_count
+        assert batch["index"].dtype == np.int32 and batch["valid"].dtype == bool
+
+
+def test_evaluation_of_one_size_keeps_the_order_and_pads_nothing():
+    [found] = evaluate(RECORDS)
+    order = np.concatenate([batch["index"] for batch in found])
+    assert order.tolist() == [*range(7), -1]
+    assert {batch["image"].shape for batch in found} == {(4, *trees.SIZE, 3)}
+
+
+def test_a_bad_record_in_evaluation():
+    with pytest.raises(InputError, match="label value 77"):
+        evaluate(bad_records())
+
+
+def test_leaving_an_evaluation_early():
+    iterator = data.eval_batches(trees.records(30), SPEC, batch_size=2)
+    next(iterator)
+    iterator.close()
+    with pytest.raises(StopIteration):
+        next(iterator)
+
+
+def test_buckets():
+    few = [(24, 32), (32, 24), (24, 32)]
+    assert data.plan_buckets(few, 2) == few
+    assert data.plan_buckets(few, 1) == [(32, 32)] * 3
+    sizes = [(100 + 13 * i % 500, 200 + 29 * i % 700) for i in range(300)]
+    for most in (1, 2, 8, 30):
+        plan = data.plan_buckets(sizes, most)
+        assert len(set(plan)) <= most
+        assert all(h <= H and w <= W for (h, w), (H, W) in zip(sizes, plan, strict=True))
+    assert data.plan_buckets([], 8) == []
+    with pytest.raises(InputError, match="max_shapes: found 0"):
+        data.plan_buckets(few, 0)

@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+
+from collabseg_jax import data
+from collabseg_jax.errors import InputError
+
+
+@pytest.mark.parametrize("name", data.SPECS)
+def test_every_spec_is_complete(name):
+    spec = data.get_spec(name)
+    assert spec.name == name
+    assert spec.source and spec.licence and spec.splits
+    assert len(set(spec.classes)) == len(set(spec.palette)) == spec.num_classes
+
+
+def test_camvid_keeps_the_segnet_order():
+    spec = data.get_spec("camvid")
+    assert spec.classes[0] == "sky" and spec.classes[10] == "bicyclist" and spec.num_classes == 11
+    assert spec.label_lut.dtype == np.uint8
+    assert spec.label_lut[:12].tolist() == [*range(11), 255]
+    assert np.flatnonzero(spec.label_allowed).tolist() == list(range(12))
+
+
+def test_without_a_table_labels_are_train_ids():
+    spec = data.DatasetSpec("x", ("a", "b"), ((0, 0, 0), (1, 1, 1)), ("train",))
+    assert np.flatnonzero(spec.label_allowed).tolist() == [0, 1, 255]
+    assert spec.label_lut[[0, 1, 255]].tolist() == [0, 1, 255]
+
+
+@pytest.mark.parametrize(
+    "change", [{"palette": ((0, 0, 0),)}, {"classes": ()}, {"label_values": {0: 2}}]
+)
+def test_a_spec_that_contradicts_itself(change):
+    fields = {"classes": ("a", "b"), "palette": ((0, 0, 0), (1, 1, 1)), **change}
+    with pytest.raises(ValueError, match="^x: "):
+        data.DatasetSpec("x", splits=("train",), **fields)
+
+
+def test_unknown_name():
+    with pytest.raises(InputError, match="unknown data set 'camvit'; did you mean 'camvid'"):
+        data.get_spec("camvit")

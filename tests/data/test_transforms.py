@@ -1,0 +1,143 @@
+import cv2
+import numpy as np
+import pytest
+
+from collabseg_jax.data import transforms
+
+from . import trees
+
+
+def augment(image, label, seed=0, crop=(40, 48), **options):
+    options = {"scale_range": (1, 1), "flip": False, "cat_max_ratio": 1.0, **options}
+    rng = np.random.default_rng(seed)
+    return transforms.random_scale_crop_flip(image, label, rng, crop=crop, **options)
+
+
+def checkerboard(size, cell):
+    """A board whose label is its own colour: class 0 is black, class 1 white."""
+    y, x = np.mgrid[: size[0], : size[1]] // cell
+    label = ((y + x) % 2).astype(np.uint8)
+    return np.repeat(label[..., None] * 255, 3, axis=-1), label
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.5, 0.73, 1.0, 1.37, 2.0])
+@pytest.mark.parametrize("flip", [False, True])
+def test_image_and_label_stay_aligned(scale, flip):
+    board, label = checkerboard((90, 110), 10)
+    for seed in range(8):
+        image, found = augment(board, label, seed, scale_range=(scale, scale), flip=flip)
+        inside = found != 255
+        wrong = inside & ((image[..., 0] > 127) != (found == 1))
+        # Where a cell's edge falls inside a pixel, either class is right.
+        assert not (wrong & (np.abs(image[..., 0].astype(int) - 127.5) > 30)).any()
+        assert wrong.mean() < 0.05
+        assert (image[~inside] == transforms.FILL).all()
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
+def test_the_alignment_is_not_off_by_a_pixel(scale):
+    """An off-by-one would put a whole line of wrong pixels along every edge."""
+    board, label = checkerboard((96, 96), 8)
+    for seed in range(8):
+        image, found = augment(board, label, seed, scale_range=(scale, scale), flip=True)
+        inside = found != 255
+        assert ((image[..., 0] > 127) == (found == 1))[inside].all()
+
+
+def test_a_flip_is_the_mirror_of_the_same_crop():
+    image, label = trees.picture(0, (60, 70)), trees.indices(0, (60, 70))
+    results = [augment(image, label, s, crop=(60, 70), flip=True) for s in range(20)]
+    mirrored = [np.array_equal(found, label[:, ::-1]) for _, found in results]
+    for (pixels, found), is_mirrored in zip(results, mirrored, strict=True):
+        step = -1 if is_mirrored else 1
+        np.testing.assert_array_equal(found, label[:, ::step])
+        np.testing.assert_array_equal(pixels, image[:, ::step])
+    assert 4 <= sum(mirrored) <= 16
+
+
+def test_scale_1_is_an_exact_crop():
+    image, label = trees.picture(0, (60, 70)), trees.indices(0, (60, 70))
+    pixels, found = augment(image, label, 3)
+    windows = np.lib.stride_tricks.sliding_window_view(image, (40, 48, 3))
+    assert (windows[:, :, 0] == pixels).all(axis=(-1, -2, -3)).any()
+
+
+@pytest.mark.parametrize("low,high", [(0.2, 0.5), (0.5, 2.0), (1.5, 3.0)])
+def test_label_values_are_never_interpolated(low, high):
+    label = np.where(trees.indices(0, (64, 64), 2) > 0, 200, 10).astype(np.uint8)
+    for seed in range(10):
+        _, found = augment(trees.picture(0, (64, 64)), label, seed, scale_range=(low, high))
+        assert set(np.unique(found)) <= {10, 200, 255}
+
+
+def test_shrinking_averages():
+    """Fine stripes turn grey; sampling alone would give black or white stripes."""
+    stripes = np.zeros((128, 128, 3), np.uint8)
+    stripes[:, ::2] = 255
+    image, _ = augment(stripes, stripes[..., 0] // 255, crop=(32, 32), scale_range=(0.25, 0.25))
+    assert np.abs(image.astype(int) - 128).max() <= 2
+
+
+def test_a_small_image_lands_whole_inside_the_crop():
+    image, label = trees.picture(0, (10, 12)), trees.indices(0, (10, 12))
+    corners = set()
+    for seed in range(20):
+        pixels, found = augment(image, label, seed, flip=True)
+        y, x = np.nonzero(found != 255)
+        top, left = y.min(), x.min()
+        window = np.s_[top : top + 10, left : left + 12]
+        step = 1 if np.array_equal(found[window], label) else -1
+        np.testing.assert_array_equal(found[window], label[:, ::step])
+        np.testing.assert_array_equal(pixels[window], image[:, ::step])
+        assert len(y) == 120 and (pixels[found == 255] == transforms.FILL).all()
+        corners.add((top, left, step))
+    assert len(corners) > 10 and {step for *_, step in corners} == {1, -1}
+
+
+def test_the_image_does_not_fade_at_its_border():
+    image, label = np.full((10, 12, 3), 255, np.uint8), np.zeros((10, 12), np.uint8)
+    pixels, found = augment(image, label, scale_range=(2.5, 2.5))
+    assert (pixels[found == 0] == 255).all()
+
+
+def test_a_crop_of_one_class_is_drawn_again():
+    label = np.zeros((100, 400), np.uint8)
+    label[:, :60] = 1
+    image = np.repeat(label[..., None], 3, axis=-1)
+
+    def mixed(ratio):
+        crops = [augment(image, label, s, cat_max_ratio=ratio)[1] for s in range(60)]
+        return np.mean([len(np.unique(crop)) == 2 for crop in crops])
+
+    assert mixed(0.9) > 2 * mixed(1.0)
+
+
+def test_an_unlabelled_image_passes():
+    label = np.full((60, 60), 255, np.uint8)
+    _, found = augment(trees.picture(0, (60, 60)), label, cat_max_ratio=0.5)
+    assert (found == 255).all()
+
+
+def test_inputs_are_left_alone_and_opencv_keeps_to_one_thread():
+    image, label = trees.picture(0, (64, 64)), trees.indices(0, (64, 64))
+    before = image.copy(), label.copy()
+    augment(image, label, scale_range=(0.5, 2), flip=True, cat_max_ratio=0.5)
+    np.testing.assert_array_equal(image, before[0])
+    np.testing.assert_array_equal(label, before[1])
+    assert cv2.getNumThreads() == 1
+
+
+@pytest.mark.parametrize("size", [(5, 7), (1, 1), (16, 20)])
+def test_padding_reflects_the_image_and_ignores_the_label(size):
+    image, label = trees.picture(0, size), trees.indices(0, size)
+    padded, found = transforms.pad_to(image, label, (16, 20))
+    np.testing.assert_array_equal(padded[: size[0], : size[1]], image)
+    np.testing.assert_array_equal(found[: size[0], : size[1]], label)
+    assert (found[size[0] :] == 255).all() and (found[:, size[1] :] == 255).all()
+    pad = [(0, 16 - size[0]), (0, 20 - size[1]), (0, 0)]
+    np.testing.assert_array_equal(padded, np.pad(image, pad, mode="reflect"))
+
+
+def test_padding_to_less_is_refused():
+    with pytest.raises(ValueError, match="cannot pad"):
+        transforms.pad_to(trees.picture(0), trees.indices(0), (10, 100))
