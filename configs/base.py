@@ -65,11 +65,11 @@ def get_config():
     c.bridges.clip_norm = 1.0
 
     c.losses = ConfigDict()
-    c.losses.ce = ConfigDict(dict(weight=1.0))
-    c.losses.hfd = ConfigDict(dict(weight=0.0, divergence="cosine"))
-    c.losses.bsd_region = ConfigDict(dict(weight=0.0, divergence="kl_ln", select="lower_ce"))
-    c.losses.bsd_pixel = ConfigDict(dict(weight=0.0, temperature=1.0, select="lower_ce"))
-    c.losses.dml = ConfigDict(dict(weight=0.0, temperature=1.0))
+    c.losses.ce = ConfigDict({"weight": 1.0})
+    c.losses.hfd = ConfigDict({"weight": 0.0, "divergence": "cosine"})
+    c.losses.bsd_region = ConfigDict({"weight": 0.0, "divergence": "kl_ln", "select": "lower_ce"})
+    c.losses.bsd_pixel = ConfigDict({"weight": 0.0, "temperature": 1.0, "select": "lower_ce"})
+    c.losses.dml = ConfigDict({"weight": 0.0, "temperature": 1.0})
 
     c.eval = ConfigDict()
     c.eval.split = "val"

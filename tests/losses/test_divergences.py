@@ -152,3 +152,17 @@ def test_kl_ignores_a_shift_of_the_logits(name):
     fn = getattr(losses, name)
     np.testing.assert_allclose(fn(student + 4, teacher - 2), fn(student, teacher), rtol=1e-4)
     assert (np.asarray(fn(student, teacher)) > 0).all()
+
+
+@pytest.mark.parametrize("name", ["relational", "cell_mean"])
+def test_matrix_products_are_full_float32(name):
+    """At default precision an accelerator may round the operands to TF32 or bfloat16."""
+    x = np.ones((1, 2, 2, 3), np.float32)
+    where = np.ones((1, 2, 2), bool)
+    jaxpr = {
+        "relational": lambda: jax.make_jaxpr(losses.relational)(x, x),
+        "cell_mean": lambda: jax.make_jaxpr(lambda v: losses.cell_mean(v, where, (1, 1)))(x),
+    }[name]()
+    text = str(jaxpr)
+    full = text.count("precision=(Precision.HIGHEST") + text.count("precision=Precision.HIGHEST")
+    assert full == text.count("dot_general[")

@@ -10,7 +10,7 @@ from . import reference
 from .cases import normal, region_inputs
 
 
-@pytest.mark.parametrize("size", [(33, 3), (3, 64), (40, 35), (32, 32)])
+@pytest.mark.parametrize("size", [(3, 64), (40, 35), (32, 32)])
 def test_hfd_pools(size):
     rng = np.random.default_rng(0)
     borrowed = normal(rng, 2, *size, 4) + 1  # a shared mean: pooling brings it out
@@ -42,9 +42,13 @@ def large(image, fine, seed=0):
 
 # Rows and columns are either as many pixels as fine cells, or a multiple of both grids: there
 # the pixel's pooled cell is the pooled cell of its fine cell.
-@pytest.mark.parametrize("select", ["lower_ce", "all"])
 @pytest.mark.parametrize(
-    "image, fine", [((40, 5), (2, 40, 3)), ((128, 4), (2, 64, 2)), ((5, 33), (2, 3, 33))]
+    "image, fine, select",
+    [
+        ((40, 5), (2, 40, 3), "lower_ce"),
+        ((128, 4), (2, 64, 2), "all"),
+        ((5, 33), (2, 3, 33), "lower_ce"),
+    ],
 )
 def test_bsd_region_pools(image, fine, select):
     arrays = large(image, fine)

@@ -58,6 +58,18 @@ def test_plain_depthwise_is_one_grouped_convolution():
         assert "conv_general" not in str(jax.make_jaxpr(ops.depthwise_conv)(x, kernel))
 
 
+@pytest.mark.parametrize(
+    ("size", "cin", "cout", "own"),
+    [(64, 304, 256, True), (64, 64, 64, False), (16, 256, 256, False), (16, 512, 512, True)],
+)
+def test_wide_convolutions_have_their_own_weight_gradient(size, cin, cout, own):
+    x = jax.ShapeDtypeStruct((2, size, size, cin), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((3, 3, cin, cout), jnp.float32)
+    for name, expected in (("cpu", own), ("plain", False)):
+        with ops.using(name):
+            assert ("custom_vjp" in str(jax.make_jaxpr(ops.conv)(x, kernel))) == expected
+
+
 def test_resize_by_hand():
     x = jnp.array([[0.0, 4.0], [8.0, 12.0]]).reshape(1, 2, 2, 1)
     expected = [[0, 1, 3, 4], [2, 3, 5, 6], [6, 7, 9, 10], [8, 9, 11, 12]]
@@ -148,11 +160,12 @@ mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 rng = np.random.default_rng(0)
 draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
 x = draw(4, 9, 8, 6)
+big = draw(4, 45, 46, 6)
 kernels = dict(one=draw(1, 1, 6, 4), three=draw(3, 3, 6, 4), two=draw(2, 2, 6, 6),
                wide=draw(3, 3, 130, 128), shallow=draw(3, 3, 1, 6))
 
 def every(k, x):
-    wide = jnp.tile(x, 22)[..., :130]
+    wide = jnp.tile(big, 22)[..., :130]
     heads = x.reshape(4, 72, 2, 3)
     outs = [ops.conv(x, k["one"], stride=2), ops.conv(x, k["three"], stride=2),
             ops.conv(x, k["two"], stride=2, padding=0), ops.conv(wide, k["wide"]),
