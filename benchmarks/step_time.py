@@ -1,7 +1,7 @@
 """Time one training step of a pair on random data; prints one JSON object.
 
-  python benchmarks/step_time.py --cnn=deeplabv3plus_resnet18 --vit=segformer_b0 --separable=false \\
-      --classes=21 --batch=2 --crop=256,256 --precision=float32 --losses=full
+  python benchmarks/step_time.py --cnn=deeplabv3plus_resnet18 --vit=segformer_b0 \\
+      --separable=false --classes=21 --batch=2 --crop=256,256 --precision=float32 --losses=full
 
 With --serve its standard output carries only JSON lines: its facts first, then for each line `go`
 on standard input {"ms", "cpu_ms", "rss_gb"}, until `quit`; so two programs can be interleaved.

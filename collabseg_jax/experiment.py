@@ -18,16 +18,10 @@ from collabseg_jax.pair import STUDENTS
 MIN_CROP = 32  # the Mix Transformer's first spatial reduction covers 8 cells of stride 4
 # Sections and keys that do not change what is trained.
 FREE_KEYS = ("eval", "predict", "checkpoint", "log", "data.workers", "data.raw_dir", "data.dir")
-_OPTIMIZER_KEYS = [
-    "optimizer",
-    "lr",
-    "momentum",
-    "weight_decay",
-    "power",
-    "head_lr_mult",
-    "clip_norm",
-    "warmup_steps",
-]
+_OPTIMIZER_KEYS = (
+    *("optimizer", "lr", "momentum", "weight_decay", "power"),
+    *("head_lr_mult", "clip_norm", "warmup_steps"),
+)
 
 
 @dataclasses.dataclass(frozen=True)

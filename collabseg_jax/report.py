@@ -38,7 +38,9 @@ class Progress:
         )
 
     def advance(self, n: int = 1, note: str = "") -> None:
-        """`n` more units are done."""
+        """`n` more units are done. The clock starts with the first: it compiles."""
+        if self._done == self._start:
+            self._since, self._start = time.monotonic(), self._start + n
         self._done += n
         if self._terminal:
             self._bar.set_postfix_str(note, refresh=False)

@@ -90,10 +90,12 @@ def relational(student, teacher, *, valid=None):
     """
     student, teacher = _pair(student, teacher)
     batch, height, width, _ = student.shape
+    if valid is not None:
+        student, teacher = (jnp.where(valid[..., None], x, 0.0) for x in (student, teacher))
 
     def similarity(x):
         flat = _unit(x.reshape(batch, height * width, -1))
-        return jnp.einsum("bic,bjc->bij", flat, flat)
+        return jnp.einsum("bic,bjc->bij", flat, flat, precision=jax.lax.Precision.HIGHEST)
 
     difference = (similarity(student) - similarity(teacher)) ** 2
     if valid is None:

@@ -1,4 +1,4 @@
-"""The embedded data set `shapes`: scenes drawn on the spot, so that nothing has to be downloaded."""
+"""The embedded data set `shapes`: scenes drawn on the spot, nothing to download."""
 
 from collections.abc import Iterator
 
@@ -164,7 +164,9 @@ def _texture(rng, kind: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         to_centre = np.hypot(x % cell - cell / 2, y % cell - cell / 2)
         wave = (0.32 * cell - to_centre) / 2
     else:
-        return np.zeros_like(x)
+        height, width = x.shape
+        speckles = rng.uniform(-0.5, 0.5, (height // 2 + 1, width // 2 + 1))
+        wave = speckles.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
     return np.clip(0.5 + wave, 0, 1)
 
 
