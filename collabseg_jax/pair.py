@@ -111,7 +111,7 @@ def forward(pair: Pair, variables: dict, images, *, rng) -> tuple[PairOutput, di
             rngs={"dropout": jax.random.fold_in(rng, i)},
             mutable=["batch_stats"],
         )
-        batch_stats[name] = updates["batch_stats"]
+        batch_stats[name] = updates.get("batch_stats", {})
     cnn, vit = (students[name].stages for name in STUDENTS)
     borrowed, common = {}, {}
     if "hfd" in pair.needs:

@@ -20,9 +20,9 @@ IGNORED_COLOR = (235, 235, 235)
 # Who teaches at a pixel: (colour, what the legend says).
 TEACHING = (
     ("#0b5fa5", "CNN teaches ViT, and is right"),
-    ("#a9cbe8", "CNN teaches ViT, both are wrong"),
+    ("#a9cbe8", "CNN teaches ViT, but is wrong"),
     ("#d1570a", "ViT teaches CNN, and is right"),
-    ("#f6c7a3", "ViT teaches CNN, both are wrong"),
+    ("#f6c7a3", "ViT teaches CNN, but is wrong"),
     ("#ebebeb", "no label, or a tie"),
 )
 

@@ -45,9 +45,9 @@ class Progress:
         if self._terminal:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(n)
-        elif time.monotonic() - self._said > LINE_EVERY_S:
+        elif self._done > self._start and time.monotonic() - self._said > LINE_EVERY_S:
             self._said = time.monotonic()
-            rate = (self._said - self._since) / max(1, self._done - self._start)
+            rate = (self._said - self._since) / (self._done - self._start)
             left = tqdm.format_interval(rate * (self._total - self._done))
             console(f"{self._what}: {self._done}/{self._total} {self._unit}s, {left} left {note}")
 

@@ -105,9 +105,7 @@ def _backward(stride, dilation, padding, saved, g):
     _, pull = jax.vjp(lambda x: _plain(x, kernel, stride, dilation, padding), x)
     (dx,) = pull(g)
     rows, columns = (n * stride for n in g.shape[1:3])
-    # The trailing zeros let every slice end at a multiple of the stride.
-    edge = (padding, padding + stride - 1)
-    x = jnp.pad(x, ((0, 0), edge, edge, (0, 0)))
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     g = g.reshape(-1, g.shape[-1])
 
     def tap(i, j):

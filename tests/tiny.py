@@ -1,0 +1,98 @@
+"""The smallest pair that has all parts of a real one, so that whole steps compile in seconds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from collabseg_jax import objective, optim, pair, sharding, state, step
+from collabseg_jax.models.bridges import Bridges
+from collabseg_jax.models.layers import Conv, ConvNorm, LayerNorm, drop_path
+from collabseg_jax.models.outputs import SegOutput
+
+CLASSES = 3
+CHANNELS = {"cnn": (4, 6, 6, 8), "vit": (5, 7, 7, 9)}
+FULL = {
+    "ce": {"weight": 1.0},
+    "hfd": {"weight": 0.3, "divergence": "cosine"},
+    "bsd_region": {"weight": 0.5, "divergence": "kl_ln", "select": "lower_ce"},
+    "bsd_pixel": {"weight": 0.3, "temperature": 1.0, "select": "lower_ce"},
+}
+
+
+class Student(nn.Module):
+    """Four stages at strides 4, 8, 16, 16 or 32, with the contract of a student."""
+
+    kind: str
+    dtype: object = jnp.float32
+
+    @property
+    def stage_channels(self):
+        return CHANNELS[self.kind]
+
+    def setup(self):
+        strides = (4, 2, 2, 1 if self.kind == "cnn" else 2)
+        made = []
+        for i, (channels, stride) in enumerate(zip(self.stage_channels, strides, strict=True)):
+            if self.kind == "cnn":
+                made.append(ConvNorm(channels, 3, stride, name=f"stage{i + 1}"))
+            else:
+                made.append(
+                    Conv(channels, 3, stride, use_bias=True, dtype=self.dtype, name=f"stage{i + 1}")
+                )
+        self.made = made
+        self.norm = LayerNorm(1e-6)
+        self.classifier = Conv(CLASSES, use_bias=True)
+
+    def stage(self, i, features, *, batch_stats=True, drop=False):
+        if self.kind == "cnn":
+            return self.made[i - 1](features, batch_stats=batch_stats)
+        y = jnp.tanh(self.made[i - 1](features))
+        return drop_path(y, 0.1, self.make_rng("dropout")) if drop else y
+
+    def __call__(self, images, *, train):
+        x, stages = images, []
+        for i in range(1, 5):
+            x = self.stage(i, x, batch_stats=train, drop=train)
+            stages.append(x)
+        embedding = self.norm(stages[0])
+        return SegOutput(tuple(stages), embedding, self.classifier(embedding))
+
+
+def make_pair(needs=("common", "hfd")):
+    cnn, vit = Student("cnn"), Student("vit")
+    bridges = None
+    if needs:
+        bridges = Bridges(cnn.stage_channels, vit.stage_channels, tuple(needs), common_channels=6)
+    return pair.Pair(cnn, vit, bridges, tuple(needs))
+
+
+def make_optimizers(kind="sgd", lr=0.1):
+    return {
+        name: optim.build(kind, lr=lr, steps=100, clip_norm=1.0)
+        for name in ("cnn", "vit", "bridges")
+    }
+
+
+def make_batch(size=4, shape=(32, 48), seed=0):
+    """Images whose class is their colour, with some ignored pixels."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, CLASSES, (size, shape[0] // 8, shape[1] // 8)).astype(np.uint8)
+    label = label.repeat(8, 1).repeat(8, 2)
+    image = (label[..., None] * 80 + rng.integers(0, 40, (*label.shape, 3))).astype(np.uint8)
+    label[rng.random(label.shape) < 0.05] = 255
+    return {"image": image, "label": label, "valid": np.ones(size, bool)}
+
+
+def make_run(table=None, *, devices=1, optimizer="sgd", lr=0.1, ramp_steps=0):
+    """(state, jitted step, mesh) of a tiny run."""
+    goal = objective.build(table or FULL, ramp_steps=ramp_steps)
+    made = make_pair(goal.needs)
+    optimizers = make_optimizers(optimizer, lr)
+    mesh = sharding.data_mesh(jax.devices()[:devices])
+    variables = pair.init(made, jax.random.key(0), size=(32, 32))
+    created = jax.device_put(
+        state.create(variables, optimizers, jax.random.key(1)), sharding.replicated(mesh)
+    )
+    fn = step.jit_train_step(mesh, pair=made, objective=goal, optimizers=optimizers, jitter={})
+    return created, fn, mesh
