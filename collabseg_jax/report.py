@@ -26,7 +26,7 @@ class Progress:
     def __init__(self, total: int, what: str, unit: str, *, start: int = 0):
         """Begin at `start` of `total` units."""
         self._total, self._what, self._unit, self._done = total, what, unit, start
-        self._start, self._since, self._said = start, time.monotonic(), time.monotonic()
+        self._timed_from, self._since, self._said = None, time.monotonic(), time.monotonic()
         self._terminal = sys.stderr.isatty() and jax.process_index() == 0
         self._bar = tqdm(
             total=total,
@@ -39,15 +39,15 @@ class Progress:
 
     def advance(self, n: int = 1, note: str = "") -> None:
         """`n` more units are done. The clock starts with the first: it compiles."""
-        if self._done == self._start:
-            self._since, self._start = time.monotonic(), self._start + n
         self._done += n
+        if self._timed_from is None:
+            self._timed_from, self._since = self._done, time.monotonic()
         if self._terminal:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(n)
-        elif self._done > self._start and time.monotonic() - self._said > LINE_EVERY_S:
+        elif self._done > self._timed_from and time.monotonic() - self._said > LINE_EVERY_S:
             self._said = time.monotonic()
-            rate = (self._said - self._since) / (self._done - self._start)
+            rate = (self._said - self._since) / (self._done - self._timed_from)
             left = tqdm.format_interval(rate * (self._total - self._done))
             console(f"{self._what}: {self._done}/{self._total} {self._unit}s, {left} left {note}")
 

@@ -9,12 +9,14 @@ from configs import base
 def get_config():
     """See above."""
     c = base.use_method(base.get_config())
-    c.steps = 300
-    c.batch_size = 8
+    c.steps = 400
+    c.batch_size = 6
     c.data.name = "shapes"
-    c.data.crop = (96, 96)
-    c.data.scale = (0.75, 1.5)
-    c.cnn.lr = 0.05
+    c.data.crop = (128, 128)
+    c.data.scale = (0.8, 1.25)
+    c.cnn.optimizer = "adamw"  # from scratch in a few hundred steps, SGD is too slow
+    c.cnn.lr = 1e-3
+    c.cnn.weight_decay = 0.01
     c.vit.lr = 1e-3
     c.vit.head_lr_mult = 1.0
     c.eval.every = 100

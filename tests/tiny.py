@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from collabseg_jax import objective, optim, pair, sharding, state, step
+from collabseg_jax import models, objective, optim, pair, sharding, state, step
 from collabseg_jax.models.bridges import Bridges
 from collabseg_jax.models.layers import Conv, ConvNorm, LayerNorm, drop_path
 from collabseg_jax.models.outputs import SegOutput
+from configs import quickstart
 
 CLASSES = 3
 CHANNELS = {"cnn": (4, 6, 6, 8), "vit": (5, 7, 7, 9)}
@@ -21,20 +22,26 @@ FULL = {
 
 
 class Student(nn.Module):
-    """Four stages at strides 4, 8, 16, 16 or 32, with the contract of a student."""
+    """Four stages at strides 4, 8, 16, 16 or 32, with the contract and options of a student."""
 
-    kind: str
+    encoder: str
+    num_classes: int = CLASSES
+    output_stride: int = 16
+    separable: bool = True
+    head: str = "folded"
+    dropout: float = 0.1
+    drop_path: float = 0.1
     dtype: object = jnp.float32
 
     @property
     def stage_channels(self):
-        return CHANNELS[self.kind]
+        return CHANNELS[self.encoder]
 
     def setup(self):
-        strides = (4, 2, 2, 1 if self.kind == "cnn" else 2)
+        strides = (4, 2, 2, 1 if self.encoder == "cnn" else 2)
         made = []
         for i, (channels, stride) in enumerate(zip(self.stage_channels, strides, strict=True)):
-            if self.kind == "cnn":
+            if self.encoder == "cnn":
                 made.append(ConvNorm(channels, 3, stride, name=f"stage{i + 1}"))
             else:
                 made.append(
@@ -42,13 +49,13 @@ class Student(nn.Module):
                 )
         self.made = made
         self.norm = LayerNorm(1e-6)
-        self.classifier = Conv(CLASSES, use_bias=True)
+        self.classifier = Conv(self.num_classes, use_bias=True)
 
     def stage(self, i, features, *, batch_stats=True, drop=False):
-        if self.kind == "cnn":
+        if self.encoder == "cnn":
             return self.made[i - 1](features, batch_stats=batch_stats)
         y = jnp.tanh(self.made[i - 1](features))
-        return drop_path(y, 0.1, self.make_rng("dropout")) if drop else y
+        return drop_path(y, self.drop_path, self.make_rng("dropout")) if drop else y
 
     def __call__(self, images, *, train):
         x, stages = images, []
@@ -96,3 +103,24 @@ def make_run(table=None, *, devices=1, optimizer="sgd", lr=0.1, ramp_steps=0):
     )
     fn = step.jit_train_step(mesh, pair=made, objective=goal, optimizers=optimizers, jitter={})
     return created, fn, mesh
+
+
+def install(monkeypatch=None):
+    """Make "tiny_cnn" and "tiny_vit" known by name, for whole runs from a config."""
+    entries = {"tiny_cnn": (Student, "cnn"), "tiny_vit": (Student, "vit")}
+    for name, entry in entries.items():
+        if monkeypatch is None:
+            models.MODELS[name] = entry
+        else:
+            monkeypatch.setitem(models.MODELS, name, entry)
+
+
+def make_config(data_dir, **overrides):
+    """The quickstart with tiny students and a dozen steps."""
+    config = quickstart.get_config()
+    config.steps, config.batch_size = 12, 4
+    config.data.dir, config.data.crop = str(data_dir), (32, 32)
+    config.cnn.model, config.vit.model = "tiny_cnn", "tiny_vit"
+    config.eval.every, config.checkpoint.every, config.log.every = 6, 4, 2
+    config.update_from_flattened_dict(overrides)
+    return config

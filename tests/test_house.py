@@ -1,0 +1,113 @@
+"""The house keeps its order: imports go down only, every config builds, every key is read."""
+
+import ast
+import importlib
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from collabseg_jax import data, experiment, pair, state
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "collabseg_jax"
+# Rooms from the ground up; a room may import from lower rows only (and from itself if a package).
+LEVELS = (
+    ("errors",),
+    ("losses", "ops", "metrics", "augment"),
+    ("models", "data"),
+    ("interop", "state", "optim", "sharding", "checkpoint", "report"),
+    ("pair",),
+    ("objective",),
+    ("step",),
+    ("experiment", "pictures"),
+    ("evaluate", "prepare"),
+    ("train", "predict"),
+    ("main", "__init__"),
+)
+LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
+
+
+def room_of(path):
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported_rooms(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "collabseg_jax" and len(parts) > 1 and parts[1] in LEVEL:
+                yield parts[1]
+
+
+def test_imports_go_down_only():
+    wrong = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        room = room_of(path)
+        assert room in LEVEL, f"{room} has no level"
+        for other in imported_rooms(path):
+            if other != room and LEVEL[other] >= LEVEL[room]:
+                wrong.append(f"{path.relative_to(ROOT)} imports {other}")
+    assert wrong == []
+
+
+CONFIGS = sorted(
+    p.relative_to(ROOT)
+    for p in (ROOT / "configs").rglob("*.py")
+    if p.stem not in ("__init__", "base")
+)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=str)
+def test_every_config_builds(path):
+    config = importlib.import_module(".".join(path.with_suffix("").parts)).get_config()
+    spec = data.get_spec(config.data.name)
+    built = experiment.build(config, num_classes=spec.num_classes)
+
+    def create(rng):
+        return state.create(pair.init(built.pair, rng), built.optimizers, rng)
+
+    created = jax.eval_shape(create, jax.random.key(0))
+    images = jax.ShapeDtypeStruct((2, *config.data.crop, 3), jnp.float32)
+    for name in pair.STUDENTS:
+        model, part = getattr(built.pair, name), getattr(created, name)
+        output = jax.eval_shape(
+            lambda v, x, m=model: m.apply(v, x, train=False), part.variables, images
+        )
+        assert output.logits.shape[-1] == spec.num_classes
+
+
+def test_every_key_is_read():
+    """A key of base.py is named in the package, or goes into a constructor as keyword."""
+    from configs import base
+
+    text = "".join(p.read_text() for p in PACKAGE.rglob("*.py"))
+    unread = []
+    for key in experiment.flatten(base.get_config()):
+        section, _, leaf = key.rpartition(".")
+        as_keyword = section in ("cnn", "vit", "bridges") or section.startswith("losses.")
+        pattern = rf"\b{leaf}\b" if as_keyword else rf"config\.{re.escape(key)}\b"
+        if not re.search(pattern, text) and key not in JITTER:
+            unread.append(key)
+    assert unread == []
+
+
+JITTER = {f"data.{k}" for k in ("brightness", "contrast", "saturation")}  # read by a loop in train
+
+
+def test_no_torch_and_no_tensorflow_come_along():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, collabseg_jax.train, collabseg_jax.predict;"
+        "sys.exit(any(m in sys.modules for m in ('torch', 'tensorflow')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

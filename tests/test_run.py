@@ -1,0 +1,218 @@
+"""Whole runs: what a workdir holds, resuming, evaluation, prediction, refusals."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import collabseg_jax
+from collabseg_jax import data, evaluate, experiment, predict, sharding, train
+from collabseg_jax.errors import InputError
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("tfds")
+
+
+@pytest.fixture(autouse=True)
+def tiny_models(monkeypatch):
+    tiny.install(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def finished(data_dir, tmp_path_factory):
+    """(workdir, config) of an uninterrupted run."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        tiny.install(monkeypatch)
+        config = tiny.make_config(data_dir)
+        workdir = tmp_path_factory.mktemp("runs") / "whole"
+        train.run(config, workdir)
+    return workdir, config
+
+
+def parameters(workdir, config):
+    """The final state's arrays of both students and the bridges."""
+    mesh = sharding.data_mesh(jax.devices()[:1])
+    classes = data.get_spec(config.data.name).num_classes
+    _, state = experiment.restore(workdir, config, num_classes=classes, mesh=mesh)
+    return jax.device_get({k: getattr(state, k) for k in ("cnn", "vit", "bridges", "step")})
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_workdir_holds_what_is_promised(finished):
+    workdir, config = finished
+    results = json.loads((workdir / "results.json").read_text())
+    assert results["step"] == 12
+    spec = data.get_spec("shapes")
+    for name in ("cnn", "vit", "ensemble"):
+        assert list(results[name]["iou"]) == list(spec.classes)
+        present = [v for v in results[name]["iou"].values() if v is not None]
+        assert results[name]["miou"] == pytest.approx(np.mean(present))
+    logged = [line for line in lines(workdir) if "cnn/ce" in line]
+    assert [line["step"] for line in logged] == [2, 4, 6, 8, 10, 12]
+    expected = {
+        f"{s}/{k}" for s in ("cnn", "vit") for k in ("ce", "hfd", "bsd_region", "bsd_pixel")
+    }
+    assert expected <= set(logged[-1])
+    assert [line["step"] for line in lines(workdir) if "eval/cnn/miou" in line] == [6, 12]
+    record = json.loads((workdir / "config.json").read_text())
+    assert record["config"]["cnn"]["model"] == "tiny_cnn"
+    assert record["versions"]["jax"] == jax.__version__
+    assert record["data_fingerprint"]
+    assert Image.open(workdir / "samples.png").size[0] > 1000
+    assert list(workdir.glob("events.out.tfevents.*"))
+    assert (workdir / "checkpoints" / "12" / "state").is_dir()
+
+
+def test_interrupted_run_ends_in_the_same_bits(finished, data_dir, tmp_path, monkeypatch):
+    """Stopped by an exception after step 7, continued from the checkpoint of step 6."""
+    workdir, config = finished
+    original, calls = sharding.global_batch, []
+
+    def failing(batch, mesh):
+        calls.append(1)
+        if len(batch["image"]) == config.batch_size and len(calls) == 30:
+            raise KeyboardInterrupt
+        return original(batch, mesh)
+
+    monkeypatch.setattr(train.shardings, "global_batch", failing)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(config, tmp_path / "run")
+    monkeypatch.setattr(train.shardings, "global_batch", original)
+    assert not (tmp_path / "run" / "results.json").exists()
+    train.run(config, tmp_path / "run")
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        parameters(workdir, config),
+        parameters(tmp_path / "run", config),
+    )
+    steps = [line["step"] for line in lines(tmp_path / "run") if "cnn/ce" in line]
+    assert steps == [2, 4, 6, 8, 10, 12]
+
+
+def test_finished_run_is_not_trained_again(finished):
+    workdir, config = finished
+    before = parameters(workdir, config)
+    results = train.run(config, workdir)
+    assert results["step"] == 12
+    jax.tree.map(np.testing.assert_array_equal, before, parameters(workdir, config))
+
+
+def test_eval_mode_equals_the_last_evaluation(finished):
+    workdir, config = finished
+    evaluate.run(config, workdir)
+    written = json.loads((workdir / "eval_val.json").read_text())
+    assert written == json.loads((workdir / "results.json").read_text())
+
+
+def test_best_checkpoint_can_be_asked_for(finished, data_dir):
+    workdir, _ = finished
+    scores = {
+        line["step"]: (line["eval/cnn/miou"] + line["eval/vit/miou"]) / 2
+        for line in lines(workdir)
+        if "eval/cnn/miou" in line
+    }
+    config = tiny.make_config(data_dir, **{"eval.checkpoint": "best"})
+    assert evaluate.run(config, workdir)["step"] == max(scores, key=scores.get)
+
+
+def test_other_configuration_is_refused_by_name(finished, data_dir):
+    workdir, _ = finished
+    config = tiny.make_config(data_dir, **{"losses.bsd_pixel.weight": 0.0, "seed": 1})
+    with pytest.raises(InputError, match=r"losses\.bsd_pixel\.weight.*seed"):
+        train.run(config, workdir)
+    free = tiny.make_config(data_dir, **{"eval.every": 3, "log.every": 1, "data.workers": 1})
+    train.refuse_other_config(free, workdir)
+
+
+def test_predict_writes_maps_at_the_pictures_own_size(finished, tmp_path):
+    workdir, config = finished
+    rng = np.random.default_rng(0)
+    sizes = {"a": (50, 70), "b": (64, 40), "c": (33, 35)}
+    for name, size in sizes.items():
+        Image.fromarray(rng.integers(0, 255, (*size, 3), np.uint8)).save(tmp_path / f"{name}.png")
+    config = config.copy_and_resolve_references()
+    config.predict.images = str(tmp_path / "*.png")
+    config.predict.student = "cnn"
+    predict.run(config, workdir)
+    segment = collabseg_jax.load(workdir, "cnn")
+    for name, size in sizes.items():
+        labels = np.asarray(Image.open(workdir / "predictions" / f"{name}.png"))
+        overlay = np.asarray(Image.open(workdir / "predictions" / f"{name}_overlay.jpg"))
+        assert labels.shape == size
+        assert overlay.shape == (*size, 3)
+        image = np.asarray(Image.open(tmp_path / f"{name}.png"))
+        np.testing.assert_array_equal(segment(image), labels)
+
+
+def test_large_pictures_are_shrunk_for_the_network():
+    assert predict.network_size((3000, 4000), 1024) == (768, 1024)
+    assert predict.network_size((100, 200), 1024) == (100, 200)
+    assert predict.network_size((10, 2000), 1000) == (32, 1000)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"predict.images": "/nowhere/*.jpg"}, "matches no file"),
+        ({"predict.student": "cn"}, "cnn"),
+        ({"predict.images": "BROKEN"}, "broken.jpg"),
+    ],
+)
+def test_prediction_names_what_is_wrong(finished, tmp_path, overrides, message):
+    workdir, config = finished
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    Image.new("RGB", (40, 40)).save(tmp_path / "fine.png")
+    config = config.copy_and_resolve_references()
+    config.predict.images = str(tmp_path / "fine.png")
+    config.update_from_flattened_dict(overrides)
+    if config.predict.images == "BROKEN":
+        config.predict.images = str(tmp_path / "broken.jpg")
+    with pytest.raises(InputError, match=message):
+        predict.run(config, workdir)
+
+
+def test_workdir_without_a_run_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"config\.json not found"):
+        collabseg_jax.load(tmp_path, "cnn")
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_moments(finished, data_dir, tmp_path):
+    """Killed three times after its first checkpoint, the run ends in the same bits."""
+    workdir, config = finished
+    run = tmp_path / "run"
+    flags = [f"--config.{k}={v}" for k, v in experiment.flatten(config).items() if v != ""]
+    flags = [f.replace("[", "(").replace("]", ")") for f in flags]
+    command = [sys.executable, "-m", "tests.run_tiny", f"--workdir={run}", *flags]
+    environment = {**os.environ, "XLA_FLAGS": ""}
+    chance, kills = random.Random(0), 0
+    while kills < 3:
+        process = subprocess.Popen(command, env=environment)
+        while not list(run.glob("checkpoints/*/_CHECKPOINT_METADATA")) and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0.0, 4.0))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+        if (run / "results.json").exists():
+            break
+    assert kills >= 1
+    subprocess.run(command, env=environment, check=True)
+    jax.tree.map(
+        np.testing.assert_array_equal, parameters(workdir, config), parameters(run, config)
+    )
