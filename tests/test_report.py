@@ -32,8 +32,11 @@ def test_progress_without_a_terminal_is_plain_lines_with_time_left(monkeypatch, 
         progress.advance(note="cnn ce 1.0")
     progress.close()
     printed = capsys.readouterr().err.splitlines()
-    # 31 s after the last line: 16 steps later, at 27 of 100, 73 to go at 2 s each.
-    assert printed == ["training: 27/100 steps, 02:26 left cnn ce 1.0"]
+    # At 62 s, one step of 2 s is timed and 88 are to go; 32 s later there are 72.
+    assert printed == [
+        "training: 12/100 steps, 02:56 left cnn ce 1.0",
+        "training: 28/100 steps, 02:24 left cnn ce 1.0",
+    ]
 
 
 def test_text_is_replaced_whole(tmp_path):
