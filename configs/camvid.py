@@ -17,10 +17,14 @@ def get_config():
     c.batch_size = 4
     c.data.name = "camvid"
     c.data.crop = (256, 256)
+    c.data.scale = (0.75, 1.5)
     c.cnn.model = "deeplabv3plus_mobilenet_v2"
-    c.cnn.lr = 0.02
+    c.cnn.optimizer = "adamw"  # a few hundred steps: too few for SGD
+    c.cnn.lr = 5e-4
+    c.cnn.weight_decay = 0.01
+    c.cnn.head_lr_mult = 2.0
     c.vit.model = "segformer_b0"
-    c.vit.lr = 5e-4
+    c.vit.lr = 1e-3
     c.vit.head_lr_mult = 1.0
     c.eval.every = 200
     c.eval.batch_size = 4

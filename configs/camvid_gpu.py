@@ -14,7 +14,11 @@ def get_config():
     c.precision = "bfloat16"
     c.data.crop = (360, 480)
     c.data.workers = 4
+    c.data.scale = (0.5, 2.0)
+    c.cnn.optimizer = "sgd"
     c.cnn.lr = 0.02
+    c.cnn.weight_decay = 1e-4
+    c.cnn.head_lr_mult = 1.0
     c.vit.model = "segformer_b1"
     c.vit.lr = 2e-4
     c.eval.every = 1000

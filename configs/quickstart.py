@@ -9,7 +9,7 @@ from configs import base
 def get_config():
     """See above."""
     c = base.use_method(base.get_config())
-    c.steps = 400
+    c.steps = 500
     c.batch_size = 6
     c.data.name = "shapes"
     c.data.crop = (128, 128)
@@ -17,7 +17,9 @@ def get_config():
     c.cnn.optimizer = "adamw"  # from scratch in a few hundred steps, SGD is too slow
     c.cnn.lr = 1e-3
     c.cnn.weight_decay = 0.01
-    c.vit.lr = 1e-3
+    c.vit.lr = 1.5e-3
+    c.vit.drop_path = 0.0
+    c.vit.dropout = 0.0
     c.vit.head_lr_mult = 1.0
     c.eval.every = 100
     c.eval.batch_size = 20
