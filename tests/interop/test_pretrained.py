@@ -1,0 +1,222 @@
+"""Encoder weights from a file: what is used, what is left out, and what is refused."""
+
+import functools
+import logging
+from pathlib import Path
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from collabseg_jax import interop
+from collabseg_jax.errors import InputError
+from collabseg_jax.interop.torchvision import mobilenet_v2
+from tests.interop import files
+from tests.models import cases
+
+NAME = "deeplabv3plus_mobilenet_v2"
+REAL = Path(__file__).parents[2] / "../shared/data/weights/mobilenet_v2_imagenet.safetensors"
+
+
+@functools.cache
+def values():
+    return files.tensors()
+
+
+@functools.cache
+def variables():
+    return cases.variables(cases.model(NAME))
+
+
+def load(path, name=NAME):
+    return interop.load_pretrained(path, name=name, variables=variables())
+
+
+def flatten(tree):
+    return {"/".join(path): np.asarray(leaf) for path, leaf in _flat(tree).items()}
+
+
+def _flat(tree):
+    return traverse_util.flatten_dict(tree)
+
+
+def refused(path, name=NAME):
+    with pytest.raises(InputError) as caught:
+        load(path, name)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"pretrained={path}: ")
+    return message
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "weights.safetensors"
+
+
+def test_every_tensor_of_the_encoder_is_used(path):
+    before = jax.tree.map(np.copy, variables())
+    got, fresh = flatten(load(files.write(path, values()))), flatten(variables())
+    assert got.keys() == fresh.keys()
+    encoder = {k for k in got if k.split("/")[1] == "backbone"}
+    used = files.encoder(values())
+    assert len(encoder) == len(used) == 255
+
+    def fingerprint(tensors):
+        return sorted(
+            (v.size, float(np.sort(v.ravel()).astype(np.float64) @ np.arange(v.size)))
+            for v in tensors
+        )
+
+    # Same numbers in both, each once; that they lie in the right place, test_encoders shows.
+    assert fingerprint(got[k] for k in encoder) == fingerprint(used.values())
+    for key in got:
+        assert got[key].dtype == np.float32
+        assert np.array_equal(got[key], fresh[key]) == (key not in encoder), key
+    jax.tree.map(np.testing.assert_array_equal, before, variables())
+
+
+def test_layout_and_places(path):
+    got, tensors = flatten(load(files.write(path, values()))), values()
+    kernels = {
+        "stem/conv": "features.0.0",
+        "features1/depthwise/conv": "features.1.conv.0.0",
+        "features1/project/conv": "features.1.conv.1",
+        "features17/expand/conv": "features.17.conv.0.0",
+        "features17/depthwise/conv": "features.17.conv.1.0",
+        "features17/project/conv": "features.17.conv.2",
+    }
+    for place, name in kernels.items():
+        expected = tensors[f"{name}.weight"].transpose(2, 3, 1, 0)
+        np.testing.assert_array_equal(got[f"params/backbone/{place}/kernel"], expected)
+    leaves = {"params": {"scale": "weight", "bias": "bias"}}
+    leaves["batch_stats"] = {"mean": "running_mean", "var": "running_var"}
+    norms = {"stem/norm": "features.0.1", "features9/project/norm": "features.9.conv.3"}
+    for place, name in norms.items():
+        for collection, pairs in leaves.items():
+            for leaf, theirs in pairs.items():
+                expected = tensors[f"{name}.{theirs}"]
+                key = f"{collection}/backbone/{place}/{leaf}"
+                np.testing.assert_array_equal(got[key], expected)
+
+
+def test_what_the_encoder_lacks_is_left_out_and_said(path, caplog):
+    with caplog.at_level(logging.INFO, logger="absl"):
+        whole = load(files.write(path, values()))
+        message = caplog.messages[-1]
+        bare = load(files.write(path, files.encoder(values())))
+        assert "; 0 left out (); " in caplog.messages[-1]
+    head = len(_flat(variables())) - 255
+    assert f"255 tensors of the encoder from {path}" in message
+    # features.18: 1 + 5; the classifier: 2; num_batches_tracked of the other norms: 51
+    assert "; 59 left out (" in message
+    assert message.endswith(f"; {head} of the head fresh")
+    jax.tree.map(np.testing.assert_array_equal, whole, bare)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "features.18.0.weight",
+        "features.18.1.running_mean",
+        "features.3.conv.1.1.num_batches_tracked",
+        "classifier.1.weight",
+        "features.3.conv.0.0.bias",
+        "features.1.conv.3.weight",
+        "features.2.conv.4.weight",
+        "features.0.2.weight",
+        "features.0.1.momentum",
+        "module.features.0.0.weight",
+        "layer1.0.conv1.weight",
+    ],
+)
+def test_names_without_a_place(name):
+    assert mobilenet_v2(name) is None
+
+
+def test_half_precision_becomes_float32(path):
+    half = {k: v.astype(np.float16) for k, v in files.encoder(values()).items()}
+    got = flatten(load(files.write(path, half)))["params/backbone/stem/conv/kernel"]
+    assert got.dtype == np.float32
+    expected = half["features.0.0.weight"].transpose(2, 3, 1, 0).astype(np.float32)
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_bfloat16_becomes_float32(path):
+    half = {k: v.astype(ml_dtypes.bfloat16) for k, v in files.encoder(values()).items()}
+    got = flatten(load(files.write(path, half)))["params/backbone/stem/conv/kernel"]
+    assert got.dtype == np.float32
+
+
+def test_path_may_be_text_and_relative(path, monkeypatch):
+    files.write(path, values())
+    monkeypatch.chdir(path.parent)
+    jax.tree.map(np.testing.assert_array_equal, load(path.name), load(str(path)))
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("features.5.conv.1.0.weight", "params/backbone/features5/depthwise/conv/kernel"),
+        ("features.17.conv.3.running_var", "batch_stats/backbone/features17/project/norm/var"),
+    ],
+)
+def test_missing_tensor(path, name, place):
+    rest = {k: v for k, v in values().items() if k != name}
+    message = refused(files.write(path, rest))
+    assert f"1 tensors of the encoder of {NAME} are not in the file" in message
+    assert message.endswith(place)
+
+
+def test_another_networks_file(path):
+    message = refused(files.write(path, {"layer1.0.conv1.weight": np.zeros((2, 2, 3, 3), "f4")}))
+    assert "255 tensors" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "shown"),
+    [
+        ("features.0.0.weight", (32, 1, 3, 3), ("(3, 3, 1, 32)", "(3, 3, 3, 32)")),
+        ("features.4.conv.1.1.running_var", (7,), ("(7,)", "(144,)")),
+        ("features.4.conv.2.weight", (32, 144), ("(32, 144)", "(1, 1, 144, 32)")),
+    ],
+)
+def test_wrong_shape(path, name, shape, shown):
+    message = refused(files.write(path, values() | {name: np.zeros(shape, np.float32)}))
+    assert f"tensor {name} gives" in message
+    assert all(text in message for text in shown)
+
+
+@pytest.mark.parametrize("size", [0, 5, 1000, -1000])
+def test_truncated_file(path, size):
+    files.write(path, values())
+    path.write_bytes(path.read_bytes()[:size])
+    assert "not a readable .safetensors file" in refused(path)
+
+
+def test_not_safetensors(path):
+    path.write_bytes(b"PK\x03\x04" + bytes(range(256)) * 8)
+    assert "not a readable .safetensors file" in refused(path)
+
+
+def test_no_such_file(path):
+    assert "no such file" in refused(path)
+    assert "no such file" in refused(path.parent)
+
+
+@pytest.mark.parametrize("name", ["segformer_b0", "deeplabv3plus_resnet18", "no_model"])
+def test_model_without_a_converter(path, name):
+    message = refused(files.write(path, values()), name)
+    assert message.endswith(f"can be loaded into {NAME}, not {name}")
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason=f"{REAL} is not there")
+def test_the_real_weights():
+    got = flatten(load(REAL))
+    fresh = flatten(variables())
+    changed = {k for k in got if not np.array_equal(got[k], fresh[k])}
+    assert changed == {k for k in got if k.split("/")[1] == "backbone"}
+    assert all(np.isfinite(v).all() for v in got.values())
+    assert all((v > 0).all() for k, v in got.items() if k.endswith("/var") and k in changed)

@@ -1,0 +1,58 @@
+"""Names and options that cannot be are refused with the ones that can."""
+
+import pytest
+
+from collabseg_jax import models
+
+CNN, VIT = "deeplabv3plus_resnet18", "segformer_b0"
+
+
+def refused(name, *args, **options):
+    with pytest.raises(ValueError) as caught:
+        models.build(name, *args, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_unknown_model():
+    message = refused("segformer_b9")
+    assert "'segformer_b9'" in message
+    assert all(name in message for name in models.MODELS)
+
+
+def test_unknown_option():
+    message = refused(VIT, drop_paths=0.1)
+    assert "'drop_paths'" in message
+    assert "did you mean 'drop_path'" in message
+    assert message.endswith("valid: drop_path, dropout, dtype, head")
+    message = refused(CNN, outputstride=16)
+    assert message.endswith("valid: dropout, dtype, low_level, output_stride, separable")
+
+
+@pytest.mark.parametrize("option", [{"encoder": "b5"}, {"output_stride": 16}, {"parent": None}])
+def test_what_is_no_option_of_segformer(option):
+    assert next(iter(option)) in refused(VIT, **option)
+
+
+@pytest.mark.parametrize("stride", [4, 12, 64])
+def test_output_stride(stride):
+    message = refused(CNN, output_stride=stride)
+    assert f"output_stride is {stride}" in message
+    assert "8, 16 or 32" in message
+
+
+def test_head():
+    message = refused(VIT, head="flat")
+    assert "'flat'" in message
+    assert "'folded' or 'plain'" in message
+
+
+@pytest.mark.parametrize("classes", [0, 1])
+def test_number_of_classes(classes):
+    assert f"num_classes is {classes}" in refused(CNN, classes)
+
+
+def test_options_arrive():
+    model = models.build(CNN, 7, output_stride=8, dropout=0.0)
+    assert (model.num_classes, model.output_stride, model.dropout) == (7, 8, 0.0)

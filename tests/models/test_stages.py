@@ -1,0 +1,89 @@
+"""The contract of the students: stages, shapes, types."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import errors
+
+from tests.models import cases
+
+CNN, MOBILE, VIT = "deeplabv3plus_resnet18", "deeplabv3plus_mobilenet_v2", "segformer_b0"
+# Channels of F1..F4: He et al. 2016; docs/method.md; Xie et al. 2021, table 6.
+CHANNELS = {
+    CNN: (64, 128, 256, 512),
+    "deeplabv3plus_resnet50": (256, 512, 1024, 2048),
+    MOBILE: (24, 32, 96, 320),
+    VIT: (32, 64, 160, 256),
+    "segformer_b1": (64, 128, 320, 512),
+}
+
+
+def abstract(name, size, *, train=False, batch=2, rngs=None, **options):
+    """The output of a student as shapes and dtypes."""
+    module = cases.model(name, **options)
+
+    def run(variables, images):
+        if not train:
+            return module.apply(variables, images, train=False)
+        return module.apply(variables, images, train=True, rngs=rngs, mutable=["batch_stats"])[0]
+
+    images = jax.ShapeDtypeStruct((batch, *size, 3), jnp.float32)
+    return jax.eval_shape(run, cases.shapes(module), images)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 47), (33, 97)])
+@pytest.mark.parametrize(
+    ("name", "strides"),
+    [
+        ((CNN, 16), (4, 8, 16, 16)),
+        ((CNN, 8), (4, 8, 8, 8)),
+        ((CNN, 32), (4, 8, 16, 32)),
+        (("deeplabv3plus_resnet50", 16), (4, 8, 16, 16)),
+        ((MOBILE, 8), (4, 8, 8, 8)),
+        ((MOBILE, 16), (4, 8, 16, 16)),
+        ((MOBILE, 32), (4, 8, 16, 32)),
+        ((VIT, None), (4, 8, 16, 32)),
+        (("segformer_b1", None), (4, 8, 16, 32)),
+    ],
+)
+def test_stage_shapes(name, strides, size):
+    name, stride = name
+    options = {} if stride is None else {"output_stride": stride}
+    output = abstract(name, size, **options)
+    channels = cases.model(name, **options).stage_channels
+    assert channels == CHANNELS[name]
+    grids = [tuple(math.ceil(n / s) for n in size) for s in strides]
+    assert [s.shape for s in output.stages] == [
+        (2, *grid, c) for grid, c in zip(grids, channels, strict=True)
+    ]
+    assert output.embedding.shape == (2, *grids[0], 256)
+    assert output.logits.shape == (2, *grids[0], 5)
+
+
+def test_wide_segformer_embedding():
+    assert abstract("segformer_b2", (64, 64)).embedding.shape == (2, 16, 16, 768)
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("name", [CNN, MOBILE, VIT])
+def test_types_under_bfloat16(name, train):
+    rngs = {"dropout": jax.random.key(0)}
+    output = abstract(name, (64, 64), train=train, rngs=rngs, dtype=jnp.bfloat16)
+    assert output.logits.dtype == jnp.float32
+    assert {a.dtype for a in (*output.stages, output.embedding)} == {jnp.dtype(jnp.bfloat16)}
+    variables = cases.shapes(cases.model(name, dtype=jnp.bfloat16))
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+
+
+@pytest.mark.parametrize("options", [{"dropout": 0.0}, {"dropout": 0.2}])
+@pytest.mark.parametrize("name", [CNN, VIT])
+def test_only_random_parts_ask_for_a_key(name, options):
+    if name == VIT:
+        options = options | {"drop_path": 0.0}
+    if options["dropout"] > 0:
+        with pytest.raises(errors.InvalidRngError, match="dropout"):
+            abstract(name, (64, 64), train=True, **options)
+    else:
+        assert abstract(name, (64, 64), train=True, **options).logits.shape == (2, 16, 16, 5)
