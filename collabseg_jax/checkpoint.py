@@ -31,6 +31,8 @@ class Checkpoints:
             save_decision_policy=policies.AnySavePolicy(
                 [policies.FixedIntervalPolicy(every or 1), policies.PreemptionCheckpointingPolicy()]
             ),
+            # What a killed save left; a mere reader must not touch a save that is under way.
+            cleanup_tmp_directories=every > 0,
             preservation_policy=preservation.AnyPreservationPolicy(
                 [
                     preservation.LatestN(keep),

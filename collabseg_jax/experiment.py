@@ -14,6 +14,7 @@ from collabseg_jax import sharding as shardings
 from collabseg_jax.checkpoint import Checkpoints
 from collabseg_jax.errors import InputError, unknown
 from collabseg_jax.pair import STUDENTS
+from collabseg_jax.report import console
 
 MIN_CROP = 32  # the Mix Transformer's first spatial reduction covers 8 cells of stride 4
 # Sections and keys that do not change what is trained.
@@ -48,8 +49,19 @@ def build(config, *, num_classes: int) -> Experiment:
     Raises:
       ValueError: one line that names the key, what was found and what was expected.
     """
-    if config.steps < 1:
-        raise InputError(f"config.steps is {config.steps}, expected at least 1")
+    for key, least in (
+        ("steps", 1),
+        ("log.every", 1),
+        ("checkpoint.every", 1),
+        ("checkpoint.keep", 1),
+        ("eval.every", 0),
+        ("eval.batch_size", 1),
+        ("eval.max_shapes", 1),
+        ("predict.long_side", MIN_CROP),
+    ):
+        value = flatten(config)[key]
+        if value < least:
+            raise InputError(f"config.{key} is {value}, expected at least {least}")
     if config.batch_size < 2:
         raise InputError(
             f"config.batch_size is {config.batch_size}, expected at least 2: the BatchNorm after "
@@ -97,9 +109,10 @@ def initial_state(config, experiment: Experiment, mesh, *, pretrained: bool = Tr
     for name in STUDENTS:
         path = config[name].pretrained
         if pretrained and path:
-            variables[name] = interop.load_pretrained(
+            variables[name], summary = interop.load_pretrained(
                 path, name=config[name].model, variables=variables[name]
             )
+            console(summary)
     created = jax.jit(lambda v, key: state.create(v, experiment.optimizers, key))(
         variables, jax.random.fold_in(rng, 1)
     )

@@ -12,10 +12,10 @@ from ml_collections import config_flags
 
 from collabseg_jax.errors import InputError, unknown
 
+DEFAULT_CONFIG = "configs/quickstart.py"
 MODES = ("train", "eval", "predict", "prepare")
 
 flags.DEFINE_string("workdir", "", "where the run lives; default: runs/<config name>")
-config_flags.DEFINE_config_file("config", "configs/quickstart.py", "a file of configs/")
 flags.DEFINE_string("mode", "train", " | ".join(MODES))
 
 
@@ -66,6 +66,8 @@ def _parse(argv: list[str]) -> list[str]:
     if not Path(path.split(":")[0]).is_file():
         raise InputError(f"--config={path}: no such file, expected one like configs/quickstart.py")
     try:
+        # Here and not at the top of the file: it already reads the overrides in sys.argv.
+        config_flags.DEFINE_config_file("config", DEFAULT_CONFIG, "a file of configs/")
         return flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise _explain(error, argv, path) from error
@@ -77,7 +79,7 @@ def _config_path(argv: list[str]) -> str:
             return argv[i + 1]
         if match := re.match(r"--?config=(.*)", argument):
             return match[1]
-    return "configs/quickstart.py"
+    return DEFAULT_CONFIG
 
 
 def _explain(error: Exception, argv: list[str], path: str) -> InputError:
@@ -104,11 +106,11 @@ def _keys(tree: dict, prefix: str = "") -> list[str]:
     return keys
 
 
-def cli(argv: list[str] | None = None) -> None:
-    """Entry point: bad input is one line and exit code 2."""
+def cli() -> None:
+    """Entry point: runs `sys.argv`; bad input is one line and exit code 2."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        _main(sys.argv if argv is None else argv)
+        _main(sys.argv)  # config_flags reads sys.argv too, so it cannot be another list
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from collabseg_jax import models
+from collabseg_jax.errors import InputError
 
 STUDENTS = ("cnn", "vit")
 
@@ -50,7 +51,7 @@ def build(
 ) -> Pair:
     """A pair by model names; `needs` as in `Pair`, `precision` "float32" or "bfloat16"."""
     if precision not in ("float32", "bfloat16"):
-        raise ValueError(f"precision is {precision!r}, expected 'float32' or 'bfloat16'")
+        raise InputError(f"precision is {precision!r}, expected 'float32' or 'bfloat16'")
     dtype = jnp.dtype(precision)
     cnn = models.build(cnn, num_classes, dtype=dtype, **cnn_options)
     vit = models.build(vit, num_classes, dtype=dtype, **vit_options)

@@ -31,9 +31,10 @@ def run(config, workdir) -> dict:
     record_config(config, workdir, fingerprint=prepared.fingerprint)
     train_source = prepared.source("train")
     eval_source = prepared.source(config.eval.split)
-    state = experiment.initial_state(config, built, mesh)
     checkpoints = Checkpoints(workdir, every=config.checkpoint.every, keep=config.checkpoint.keep)
-    if (latest := checkpoints.latest_step()) is not None:
+    latest = checkpoints.latest_step()
+    state = experiment.initial_state(config, built, mesh, pretrained=latest is None)
+    if latest is not None:
         state = checkpoints.restore(latest, state)
         console(f"continuing {workdir} after step {latest}")
     start = int(state.step)

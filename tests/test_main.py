@@ -1,5 +1,6 @@
 """The command line: mistakes are one line on standard error, exit code 2, no traceback."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,53 +11,79 @@ from collabseg_jax import main
 
 ROOT = Path(__file__).parent.parent
 
+# Imports once, then runs each command line in a fork of its own; a file for each one's messages.
+RUNNER = """
+import json, os, sys
+from collabseg_jax import evaluate, predict, train
+for name, argv in json.loads(sys.argv[1]).items():
+    if os.fork() == 0:
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), 2)
+        sys.argv = ["main", *argv]
+        from collabseg_jax import main  # config_flags reads sys.argv already on import
+        main.cli()
+        os._exit(0)
+    _, status = os.wait()
+    print(os.waitstatus_to_exitcode(status))
+"""
 
-def command(*flags):
-    return subprocess.run(
-        [sys.executable, "-m", "collabseg_jax.main", *flags],
+# Flags, and what the line must name. TMP is a new folder.
+MISTAKES = [
+    (["--config.stepz=3"], ["'stepz'", "steps"]),
+    (["--config.losses.bsd_pixle.weight=3"], ["bsd_pixle", "bsd_pixel"]),
+    (["--config.steps=many"], ["steps", "many"]),
+    (["--config", "configs/nothing.py"], ["configs/nothing.py", "no such file"]),
+    (["--config.cnn.model=deeplabv3plus_resnet19"], ["resnet19", "deeplabv3plus_resnet18"]),
+    (["--config.vit.model=segformer_b9"], ["segformer_b9", "segformer_b0"]),
+    (["--config.losses.hfd.divergence=cosin"], ["cosin", "cosine"]),
+    (["--config.data.name=camvit"], ["camvit", "camvid"]),
+    (["--config.data.crop=(8,8)"], ["config.data.crop", "(8, 8)", "32"]),
+    (["--config.batch_size=1"], ["config.batch_size is 1", "2"]),
+    (["--config.precision=float16"], ["float16", "bfloat16"]),
+    (["--config.steps=0"], ["config.steps is 0"]),
+    (["--mode=trian"], ["trian", "train"]),
+    (["--mode=eval"], ["config.json not found"]),
+    (["stray"], ["stray"]),
+    (
+        ["--config=configs/camvid.py", "--config.data.raw_dir=/nowhere/CamVid"],
+        ["/nowhere/CamVid"],
+    ),
+    (["--config=configs/camvid.py", "--config.data.dir=TMP"], ["--config.data.raw_dir=PATH"]),
+    (["--config=configs/camvid.py", "--config.data.raw_dir=TMP"], ["TMP", "train"]),
+]
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """(exit code, what standard error held, the new folder) of each of MISTAKES."""
+    commands, folders = {}, []
+    for flags, _ in MISTAKES:
+        folder = tmp_path_factory.mktemp("mistake")
+        flags = [flag.replace("TMP", str(folder)) for flag in flags]
+        commands[str(folder / "stderr")] = [f"--workdir={folder / 'run'}", *flags]
+        folders.append(folder)
+    result = subprocess.run(
+        [sys.executable, "-c", RUNNER, json.dumps(commands)],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        check=False,
-        timeout=120,
+        check=True,
+        timeout=300,
     )
+    codes = [int(line) for line in result.stdout.split()]
+    return [
+        (code, (folder / "stderr").read_text().strip(), folder)
+        for code, folder in zip(codes, folders, strict=True)
+    ]
 
 
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        (["--config.stepz=3"], ["'stepz'", "steps"]),
-        (["--config.losses.bsd_pixle.weight=3"], ["bsd_pixle", "bsd_pixel"]),
-        (["--config.steps=many"], ["steps", "many"]),
-        (["--config", "configs/nothing.py"], ["configs/nothing.py", "no such file"]),
-        (["--config.cnn.model=deeplabv3plus_resnet19"], ["resnet19", "deeplabv3plus_resnet18"]),
-        (["--config.vit.model=segformer_b9"], ["segformer_b9", "segformer_b0"]),
-        (["--config.losses.hfd.divergence=cosin"], ["cosin", "cosine"]),
-        (["--config.data.name=camvit"], ["camvit", "camvid"]),
-        (["--config.data.crop=(8,8)"], ["config.data.crop", "(8, 8)", "32"]),
-        (["--config.batch_size=1"], ["config.batch_size is 1", "2"]),
-        (["--config.precision=float16"], ["float16", "bfloat16"]),
-        (["--config.steps=0"], ["config.steps is 0"]),
-        (["--mode=trian"], ["trian", "train"]),
-        (["--mode=eval"], ["config.json not found"]),
-        (["stray"], ["stray"]),
-        (
-            ["--config=configs/camvid.py", "--config.data.raw_dir=/nowhere/CamVid"],
-            ["/nowhere/CamVid"],
-        ),
-        (["--config=configs/camvid.py", "--config.data.dir=TMP"], ["--config.data.raw_dir=PATH"]),
-        (["--config=configs/camvid.py", "--config.data.raw_dir=TMP"], ["TMP", "train"]),
-    ],
-)
-def test_a_mistake_is_one_line(flags, expected, tmp_path):
-    flags = [flag.replace("TMP", str(tmp_path)) for flag in flags]
-    result = command(f"--workdir={tmp_path / 'run'}", *flags)
-    message = result.stderr.strip()
-    assert result.returncode == 2, message
+@pytest.mark.parametrize("case", range(len(MISTAKES)), ids=lambda i: " ".join(MISTAKES[i][0]))
+def test_a_mistake_is_one_line(answers, case):
+    code, message, folder = answers[case]
+    assert code == 2, message
     assert message.startswith("error: ")
     assert "\n" not in message
-    for part in expected:
-        assert part.replace("TMP", str(tmp_path)) in message
+    for part in MISTAKES[case][1]:
+        assert part.replace("TMP", str(folder)) in message
 
 
 def test_workdir_is_named_after_the_config():

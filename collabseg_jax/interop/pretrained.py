@@ -5,7 +5,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from absl import logging
 from flax import traverse_util
 from safetensors import SafetensorError, safe_open
 
@@ -28,18 +27,18 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"pretrained={path}: not a readable .safetensors file: {error}") from error
 
 
-def load_pretrained(path, *, name: str, variables: dict) -> dict:
+def load_pretrained(path, *, name: str, variables: dict) -> tuple[dict, str]:
     """A student's variables with the encoder's tensors replaced by those of a file.
 
-    Convolution kernels go from torch's OIHW to HWIO. What is used, left out (the original's own
-    classifier) and made fresh (our head) is logged.
+    Convolution kernels go from torch's OIHW to HWIO.
 
     Args:
       path: .safetensors with torchvision's names.
       name: of the model, as in `models.MODELS`.
       variables: {"params", "batch_stats"} of that model; not changed.
     Returns:
-      new variables, float32.
+      new variables, float32; and a line that says how many tensors were used, left out (the
+      original's own classifier) and are fresh (our head).
     Raises:
       ValueError: the model has no converter, the file cannot be read, an encoder tensor is missing,
         or a shape differs.
@@ -72,13 +71,9 @@ def load_pretrained(path, *, name: str, variables: dict) -> dict:
             f"pretrained={path}: {len(missing)} tensors of the encoder of {name} are not in the "
             f"file, the first is {missing[0]}"
         )
-    logging.info(
-        "%s: %d tensors of the encoder from %s; %d left out (%s); %d of the head fresh",
-        name,
-        len(used),
-        path,
-        len(left_out),
-        ", ".join(left_out[:4]) + (", ..." if len(left_out) > 4 else ""),
-        len(flat) - len(used),
+    some = ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else "")
+    summary = (
+        f"{name}: {len(used)} tensors of the encoder from {path}; {len(left_out)} left out "
+        f"({some or 'none'}); {len(flat) - len(used)} of the head fresh"
     )
-    return traverse_util.unflatten_dict(flat)
+    return traverse_util.unflatten_dict(flat), summary

@@ -1,6 +1,6 @@
 """The students and the bridges between them. `build` is the way in; names are literal."""
 
-from collabseg_jax.errors import unknown
+from collabseg_jax.errors import InputError, unknown
 from collabseg_jax.models.bridges import Bridges
 from collabseg_jax.models.deeplab import ATROUS_RATES, DeepLabV3Plus
 from collabseg_jax.models.mix_transformer import MITS
@@ -45,11 +45,11 @@ def build(name: str, num_classes: int = 21, **options):
         if option not in valid:
             raise unknown(f"option of {name}", option, valid)
     if num_classes < 2:
-        raise ValueError(f"num_classes is {num_classes}, expected at least 2")
+        raise InputError(f"num_classes is {num_classes}, expected at least 2")
     if options.get("output_stride", 16) not in ATROUS_RATES:
-        raise ValueError(f"output_stride is {options['output_stride']}, expected 8, 16 or 32")
+        raise InputError(f"output_stride is {options['output_stride']}, expected 8, 16 or 32")
     if options.get("head", "folded") not in ("folded", "plain"):
-        raise ValueError(f"head is {options['head']!r}, expected 'folded' or 'plain'")
+        raise InputError(f"head is {options['head']!r}, expected 'folded' or 'plain'")
     return module(encoder=encoder, num_classes=num_classes, **options)
 
 

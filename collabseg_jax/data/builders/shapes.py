@@ -56,7 +56,6 @@ def scene(split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
     kinds = rng.permutation(TEXTURES + SHAPES)[: rng.integers(4, 6)]
     sides = rng.uniform(34, 46, len(kinds))
     for kind, side, centre in zip(kinds, sides, _places(rng, sides), strict=True):
-        # Colours are drawn as a pair for flat objects too: every kind has the same distribution.
         colours = _colour_pair(rng, surfaces)
         _draw(rng, image, label, kind, side, centre, colours)
 
@@ -148,10 +147,10 @@ def _outline(rng, kind: str, side: float, x: np.ndarray, y: np.ndarray) -> np.nd
 
 
 def _texture(rng, kind: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """How much of the second colour each pixel takes, [h, w] in 0..1; 0 for flat kinds.
+    """How much of the second colour each pixel takes, [h, w] in 0..1.
 
     The three textures share one range of wavelengths, 6 to 8 pixels: neither their coarseness
-    nor a small change of scale tells them apart.
+    nor a small change of scale tells them apart. The kinds told by shape are all speckled.
     """
     wavelength = rng.uniform(6, 8)
     x, y = x + rng.uniform(0, 20), y + rng.uniform(0, 20)
@@ -180,16 +179,16 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
     """Drawn scenes in which every class has to be told by its own kind of cue.
 
     A scene, 128x128, has two surfaces that meet at a wavy horizon and four or five objects of
-    different classes upon them, each 30 to 65 pixels across and turned at random:
+    different classes upon them, each 35 to 70 pixels across and turned by up to 20 degrees:
 
     - by layout: `sky` lies above the horizon, `ground` below it; they look alike;
     - by texture: `stripes`, `checks` and `dots` fill the same random blobs at the same coarseness;
-    - by shape: `disc`, `triangle` and `cross` are flat and have the same areas.
+    - by shape: `disc`, `triangle` and `cross` are equally speckled and have the same areas.
 
-    Colours come from one distribution for all classes and change with every object, so that they
-    tell nothing about the class; a lighting gradient and mild noise lie over the image. All classes
-    stay what they are when a scene is mirrored or scaled a little. The border of an object is
-    labelled 255 (ignore), about 2 pixels wide, as in PASCAL VOC.
+    Colours change with every surface and object, and are drawn in the same way for all kinds of
+    object, so that they tell next to nothing about the class; a lighting gradient and mild noise
+    lie over the image. All classes stay what they are when a scene is mirrored or scaled a little.
+    The border of an object is labelled 255 (ignore), about 2 pixels wide, as in PASCAL VOC.
 
     Splits: train 600, val 120. Scene i of a split is drawn from
     `numpy.random.default_rng([SEED, split number, i])`, with SEED = 0. Raise VERSION whenever a
