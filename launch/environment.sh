@@ -28,3 +28,6 @@ prepare_venv() {
     echo "$want" >>"$stamp"
   fi
 }
+
+# XLA takes fresh memory for its buffers in every step; huge pages spare most of the page faults.
+export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"

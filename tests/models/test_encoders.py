@@ -48,7 +48,7 @@ def test_mobilenet_v2_from_torchvision_names(tmp_path, stride, replaced):
     tensors = files.tensors()
     path = files.write(tmp_path / "w.safetensors", tensors)
     module = cases.model("deeplabv3plus_mobilenet_v2", output_stride=stride)
-    variables = interop.load_pretrained(
+    variables, _ = interop.load_pretrained(
         path,
         name="deeplabv3plus_mobilenet_v2",
         variables=cases.variables(cases.model("deeplabv3plus_mobilenet_v2")),
