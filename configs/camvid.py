@@ -13,7 +13,7 @@ from configs import base
 def get_config():
     """See above."""
     c = base.use_method(base.get_config())
-    c.steps = 600
+    c.steps = 450
     c.batch_size = 4
     c.data.name = "camvid"
     c.data.crop = (256, 256)
@@ -26,7 +26,7 @@ def get_config():
     c.vit.model = "segformer_b0"
     c.vit.lr = 1e-3
     c.vit.head_lr_mult = 1.0
-    c.eval.every = 200
+    c.eval.every = 150
     c.eval.batch_size = 4
-    c.checkpoint.every = 100
+    c.checkpoint.every = 50
     return c
