@@ -83,8 +83,9 @@ def test_interrupted_run_ends_in_the_same_bits(finished, data_dir, tmp_path, mon
     original, calls = sharding.global_batch, []
 
     def failing(batch, mesh):
-        calls.append(1)
-        if len(batch["image"]) == config.batch_size and len(calls) == 30:
+        if len(batch["image"]) == config.batch_size:  # not one of the evaluation's
+            calls.append(1)
+        if len(calls) == 8:
             raise KeyboardInterrupt
         return original(batch, mesh)
 
