@@ -22,7 +22,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"pretrained={path}: no such file, expected a .safetensors file")
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping: it has keys() but cannot be iterated)
     except (SafetensorError, OSError) as error:
         raise InputError(f"pretrained={path}: not a readable .safetensors file: {error}") from error
 
