@@ -48,6 +48,9 @@ def build(name: str, num_classes: int = 21, **options):
         raise InputError(f"num_classes is {num_classes}, expected at least 2")
     if options.get("output_stride", 16) not in ATROUS_RATES:
         raise InputError(f"output_stride is {options['output_stride']}, expected 8, 16 or 32")
+    rates = tuple(options.get("atrous_rates", ()))
+    if rates and (len(rates) != 3 or min(rates) < 1):
+        raise InputError(f"atrous_rates is {rates}, expected three of at least 1, or ()")
     if options.get("head", "folded") not in ("folded", "plain"):
         raise InputError(f"head is {options['head']!r}, expected 'folded' or 'plain'")
     return module(encoder=encoder, num_classes=num_classes, **options)

@@ -75,6 +75,7 @@ class DeepLabV3Plus(nn.Module):
       encoder: "mobilenet_v2" or a key of `resnet.RESNETS`.
       num_classes: K.
       output_stride: 8, 16 or 32.
+      atrous_rates: the three of ASPP, in cells of F4; () for those that belong to `output_stride`.
       separable: atrous and decoder 3x3 convolutions as depthwise + pointwise.
       low_level: channels that F1 is reduced to.
       dropout: rate of channel dropout before the classifier.
@@ -85,6 +86,7 @@ class DeepLabV3Plus(nn.Module):
     encoder: str
     num_classes: int = 21
     output_stride: int = 16
+    atrous_rates: tuple[int, ...] = ()
     separable: bool = True
     low_level: int = 48
     dropout: float = 0.1
@@ -103,7 +105,9 @@ class DeepLabV3Plus(nn.Module):
             self.backbone = MobileNetV2(self.output_stride, self.dtype)
         else:
             self.backbone = ResNet(self.encoder, self.output_stride, self.dtype)
-        self.aspp = ASPP(ATROUS_RATES[self.output_stride], self.separable, self.dtype)
+        self.aspp = ASPP(
+            tuple(self.atrous_rates) or ATROUS_RATES[self.output_stride], self.separable, self.dtype
+        )
         self.reduce_low = ConvNorm(self.low_level, dtype=self.dtype)
         self.decoder1 = Conv3x3(WIDTH, 1, self.separable, self.dtype)
         self.decoder2 = Conv3x3(WIDTH, 1, self.separable, self.dtype)
