@@ -104,9 +104,10 @@ def build(a):
             return tuple(carry)
 
         return compiled, carry, run, {a.solo: params[a.solo]}
-    mesh = sharding.data_mesh(jax.devices()[:1])
-    batch = sharding.global_batch(batch, mesh)
-    fn = step.jit_train_step(mesh, pair=pair, objective=goal, optimizers=optimizers, jitter={})
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    layout = sharding.train_layout(mesh, batch_size=a.batch, crop=(height, width))
+    batch = layout.place(batch)
+    fn = step.jit_train_step(layout, pair=pair, objective=goal, optimizers=optimizers, jitter={})
     created = jax.device_put(created, sharding.replicated(mesh))
     compiled = fn.lower(created, batch).compile()
 

@@ -1,15 +1,17 @@
-"""Saving and restoring a run with orbax: asynchronous, the latest and the best kept."""
+"""Saving and restoring a run with orbax: asynchronous, the latest and the best kept, checked."""
 
 import logging
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
-from collabseg_jax.errors import InputError
+from collabseg_jax.errors import InputError, RunError
 
 ITEM = "state"
 METRIC = "miou"  # mean over both students; decides which checkpoint is the best
+CHECKSUM = "checksum"  # orbax does not notice a changed bit in an array
 
 
 class Checkpoints:
@@ -23,14 +25,12 @@ class Checkpoints:
           every: steps between two saves; 0 if none will be saved.
           keep: how many of the latest are kept, besides the best.
         """
-        logging.getLogger("absl").setLevel(logging.ERROR)  # orbax is talkative
-        policies = ocp.training.save_decision_policies
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax is talkative
+        self.directory = Path(workdir).resolve() / "checkpoints"
         preservation = ocp.training.preservation_policies
+        self._every = every
         self._checkpointer = ocp.training.Checkpointer(
-            Path(workdir).resolve() / "checkpoints",
-            save_decision_policy=policies.AnySavePolicy(
-                [policies.FixedIntervalPolicy(every or 1), policies.PreemptionCheckpointingPolicy()]
-            ),
+            self.directory,
             # What a killed save left; a mere reader must not touch a save that is under way.
             cleanup_tmp_directories=every > 0,
             preservation_policy=preservation.AnyPreservationPolicy(
@@ -47,18 +47,30 @@ class Checkpoints:
 
     def due(self, step: int) -> bool:
         """Whether this step is one to save."""
-        return self._checkpointer.should_save(step)
+        return step % self._every == 0
 
     def save(self, step: int, state, *, metrics: dict | None = None) -> None:
-        """Start to save; returns as soon as the arrays are copied."""
-        self._checkpointer.save_async(
-            step, state, checkpointable_name=ITEM, force=True, metrics=metrics
-        )
+        """Start to save; returns as soon as the arrays are copied.
 
-    def latest_step(self) -> int | None:
-        """The newest finished step, or None."""
-        latest = self._checkpointer.latest
-        return None if latest is None else latest.step
+        Raises:
+          RunError: this or the save before it did not reach the disk.
+        """
+        checked = {CHECKSUM: int(checksum(state))}
+        try:
+            self._checkpointer.save_async(
+                step,
+                state,
+                checkpointable_name=ITEM,
+                force=True,
+                metrics=metrics,
+                custom_metadata=checked,
+            )
+        except Exception as error:
+            raise self._save_failed(error) from error
+
+    def steps(self) -> list[int]:
+        """The finished checkpoints, oldest first."""
+        return sorted(checkpoint.step for checkpoint in self._checkpointer.checkpoints)
 
     def best_step(self) -> int | None:
         """The step with the best metric, or None."""
@@ -66,17 +78,81 @@ class Checkpoints:
         return max(scored, key=lambda c: (c.metrics[METRIC], c.step)).step if scored else None
 
     def restore(self, step: int, like):
-        """The state of a step, with the structure, types and shardings of `like`."""
+        """The state of a step, with the structure, types and shardings of `like`.
+
+        Raises:
+          ValueError: it cannot be read, or is not what was saved.
+        """
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
         )
         try:
-            return self._checkpointer.load(step, abstract, checkpointable_name=ITEM)
-        except (ValueError, KeyError) as error:
+            saved = self._checkpointer.metadata(step).custom_metadata or {}
+            state = self._checkpointer.load(step, abstract, checkpointable_name=ITEM)
+        except Exception as error:  # orbax lets through whatever a broken file leads to
             raise InputError(
-                f"checkpoint {step} does not fit this configuration: {str(error).splitlines()[0]}"
+                f"checkpoint {self.directory / str(step)} is damaged, or of another version of "
+                f"this program: {_root(error)}"
             ) from error
+        if saved.get(CHECKSUM) != int(checksum(state)):
+            raise InputError(
+                f"checkpoint {self.directory / str(step)} is damaged: its arrays have checksum "
+                f"{int(checksum(state))}, expected {saved.get(CHECKSUM)}"
+            )
+        return state
+
+    def set_aside(self, steps: list[int]) -> Path:
+        """Move checkpoints out of the way of new ones of the same steps; call it in process 0."""
+        target = self.directory.with_name("checkpoints_damaged")
+        target.mkdir(exist_ok=True)
+        for step in steps:
+            number = len(list(target.glob(f"{step}*")))
+            (self.directory / str(step)).rename(
+                target / (f"{step}.{number}" if number else f"{step}")
+            )
+        return target
+
+    def reload(self) -> None:
+        """Look at the folder again."""
+        self._checkpointer.reload()
 
     def close(self) -> None:
-        """Wait for saves that are under way."""
-        self._checkpointer.close()
+        """Wait for saves that are under way.
+
+        Raises:
+          RunError: the last save did not reach the disk.
+        """
+        try:
+            self._checkpointer.close()
+        except Exception as error:
+            raise self._save_failed(error) from error
+
+    def _save_failed(self, error: Exception) -> RunError:
+        kept = [path.name for path in self.directory.glob("*") if path.name.isdigit()]
+        newest = f"step {max(map(int, kept))}" if kept else "none"
+        return RunError(
+            f"{self.directory}: a checkpoint could not be saved: {_root(error)}. The last good "
+            f"one: {newest}; the same command continues from it"
+        )
+
+
+@jax.jit
+def checksum(state) -> jax.Array:
+    """A uint32 of a tree of 32-bit arrays and keys; any one changed bit changes it."""
+    total = jnp.uint32(0)
+    for leaf in jax.tree.leaves(state):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        words = jax.lax.bitcast_convert_type(leaf, jnp.uint32).reshape(-1)
+        # Odd factors that differ by place: a flipped bit never cancels, swapped words rarely do.
+        place = 2 * jax.lax.iota(jnp.uint32, words.size) + 1
+        total = total * jnp.uint32(1664525) + jnp.sum(words * place, dtype=jnp.uint32)
+    return total
+
+
+def _root(error: BaseException) -> str:
+    """The first line of what lies at the bottom of an exception."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:300]}"

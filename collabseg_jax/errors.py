@@ -1,4 +1,4 @@
-"""The one exception for bad input: it carries a single line that a person can act on."""
+"""The two exceptions that carry a single line that a person can act on."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,6 +8,13 @@ class InputError(ValueError):
     """Something a user gave (a key, a file, a shape) cannot be used.
 
     `main` prints its message alone, without a traceback; everywhere else it is a ValueError.
+    """
+
+
+class RunError(RuntimeError):
+    """A run cannot go on: losses that are no numbers, a full disk, a lost process.
+
+    `main` prints its message alone, without a traceback.
     """
 
 

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from collabseg_jax import data, experiment, metrics
@@ -20,10 +19,10 @@ class Evaluator:
 
     def __init__(self, pair, source, spec, mesh, *, split, batch_size, max_shapes):
         """See `config.eval` for split, batch_size (rounded up to the devices) and max_shapes."""
-        self._source, self._spec, self._mesh, self._split = source, spec, mesh, split
-        self._batch_size = -(-batch_size // mesh.size) * mesh.size
+        self._source, self._spec, self._split = source, spec, split
+        self._layout = shardings.eval_layout(mesh, batch_size=batch_size)
         self._max_shapes = max_shapes
-        self._step = steps.jit_eval_step(mesh, pair=pair, num_classes=spec.num_classes)
+        self._step = steps.jit_eval_step(self._layout, pair=pair, num_classes=spec.num_classes)
 
     def __call__(self, state) -> dict:
         """{"step", "cnn", "vit", "ensemble"}: scores as `metrics.scores` gives them."""
@@ -33,17 +32,17 @@ class Evaluator:
         batches = data.eval_batches(
             self._source,
             self._spec,
-            batch_size=self._batch_size,
+            batch_size=self._layout.batch_size,
             max_shapes=self._max_shapes,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            rows=self._layout.rows,
         )
+        share = len(self._layout.rows) / self._layout.batch_size
         for batch in batches:
             batch.pop("index")
-            confusion = self._step(variables, shardings.global_batch(batch, self._mesh))
+            confusion = self._step(variables, self._layout.place(batch))
             for name in OUTPUTS:
                 total[name] += np.asarray(confusion[name])
-            progress.advance(int(batch["valid"].sum()) * jax.process_count())
+            progress.advance(round(batch["valid"].sum() / share))
         progress.close()
         scored = {name: metrics.scores(total[name], self._spec.classes) for name in OUTPUTS}
         return {"step": int(state.step), **scored}
@@ -63,7 +62,7 @@ def run(config, workdir) -> dict:
     config = experiment.recorded_config(workdir, config)
     prepared = experiment.prepare_data(config)
     source = prepared.source(config.eval.split)
-    mesh = shardings.data_mesh()
+    mesh = shardings.make_mesh(**config.mesh)
     built, state = experiment.restore(
         workdir, config, num_classes=prepared.spec.num_classes, mesh=mesh
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import ml_collections
 
-from collabseg_jax import data, interop, optim, state
+from collabseg_jax import data, distributed, interop, optim, state
 from collabseg_jax import objective as objectives
 from collabseg_jax import pair as pairs
 from collabseg_jax import sharding as shardings
@@ -18,7 +18,10 @@ from collabseg_jax.report import console
 
 MIN_CROP = 32  # the Mix Transformer's first spatial reduction covers 8 cells of stride 4
 # Sections and keys that do not change what is trained.
-FREE_KEYS = ("eval", "predict", "checkpoint", "log", "data.workers", "data.raw_dir", "data.dir")
+FREE_KEYS = (
+    *("eval", "predict", "checkpoint", "log", "mesh", "max_skipped"),
+    *("data.workers", "data.raw_dir", "data.dir"),
+)
 _OPTIMIZER_KEYS = (
     *("optimizer", "lr", "momentum", "weight_decay", "power"),
     *("head_lr_mult", "clip_norm", "warmup_steps"),
@@ -51,6 +54,7 @@ def build(config, *, num_classes: int) -> Experiment:
     """
     for key, least in (
         ("steps", 1),
+        ("max_skipped", 1),
         ("log.every", 1),
         ("checkpoint.every", 1),
         ("checkpoint.keep", 1),
@@ -149,14 +153,56 @@ def restore(workdir, config, *, num_classes: int, mesh):
     experiment = build(config, num_classes=num_classes)
     checkpoints = Checkpoints(workdir)
     try:
-        best = config.eval.checkpoint == "best"
-        step = checkpoints.best_step() if best else checkpoints.latest_step()
-        if step is None:
-            raise InputError(f"{workdir}/checkpoints holds no finished checkpoint to use")
+        if not checkpoints.steps():
+            raise InputError(f"{checkpoints.directory} holds no finished checkpoint to use")
         like = initial_state(config, experiment, mesh, pretrained=False)
+        if config.eval.checkpoint == "latest":
+            return experiment, restore_newest(checkpoints, like)
+        step = checkpoints.best_step()
+        if step is None:
+            raise InputError(
+                f"{checkpoints.directory} holds no checkpoint with a score, expected one for "
+                "config.eval.checkpoint=best"
+            )
         return experiment, checkpoints.restore(step, like)
     finally:
         checkpoints.close()
+
+
+def restore_newest(checkpoints: Checkpoints, like, *, set_aside: bool = False):
+    """The state of the newest checkpoint that is whole; says which ones are not.
+
+    Args:
+      checkpoints: with at least one finished.
+      like: as for `Checkpoints.restore`.
+      set_aside: move the damaged ones away, for a run that will save these steps again.
+    Raises:
+      ValueError: none is whole; nothing is moved then.
+    """
+    damaged = []
+    for step in reversed(checkpoints.steps()):
+        step = distributed.from_first(step)
+        try:
+            state, problem = checkpoints.restore(step, like), ""
+        except InputError as error:
+            state, problem = None, str(error)
+        if not distributed.any_process(bool(problem)):
+            break
+        console(problem or f"checkpoint {step} is damaged where another process reads it")
+        damaged.append(step)
+    else:
+        raise InputError(
+            f"{checkpoints.directory} holds no checkpoint that can be used: {problem}; to start "
+            "anew, move that folder away"
+        )
+    if damaged:
+        console(f"falling back to the checkpoint of step {step}")
+    if damaged and set_aside:
+        if jax.process_index() == 0:
+            console(f"the damaged ones now lie in {checkpoints.set_aside(damaged)}")
+        distributed.any_process(False)  # wait for process 0
+        checkpoints.reload()
+    return state
 
 
 def flatten(config) -> dict:

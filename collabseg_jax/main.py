@@ -5,18 +5,28 @@ import importlib.util
 import os
 import re
 import sys
+import traceback
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from collabseg_jax.errors import InputError, unknown
+from collabseg_jax.errors import InputError, RunError, unknown
 
 DEFAULT_CONFIG = "configs/quickstart.py"
 MODES = ("train", "eval", "predict", "prepare")
+DISTRIBUTED_MODES = ("train", "eval")
 
 flags.DEFINE_string("workdir", "", "where the run lives; default: runs/<config name>")
 flags.DEFINE_string("mode", "train", " | ".join(MODES))
+flags.DEFINE_string(
+    "coordinator_address",
+    "",
+    "one process: empty; several: auto (found in a cluster's environment), or HOST:PORT of "
+    "process 0",
+)
+flags.DEFINE_integer("num_processes", 0, "with --coordinator_address=HOST:PORT")
+flags.DEFINE_integer("process_id", -1, "with --coordinator_address=HOST:PORT")
 
 
 def config_name(path: str) -> str:
@@ -57,6 +67,15 @@ def _main(argv) -> None:
     logging.set_verbosity(logging.WARNING)
     path = flags.FLAGS["config"].config_filename
     workdir = flags.FLAGS.workdir or str(Path("runs") / config_name(path))
+    from collabseg_jax import distributed  # imports JAX, which a mistyped flag need not wait for
+
+    if flags.FLAGS.coordinator_address and flags.FLAGS.mode not in DISTRIBUTED_MODES:
+        raise InputError(
+            f"--mode={flags.FLAGS.mode} runs in a single process, expected no --coordinator_address"
+        )
+    distributed.start(
+        flags.FLAGS.coordinator_address, flags.FLAGS.num_processes, flags.FLAGS.process_id
+    )
     run(flags.FLAGS.config, mode=flags.FLAGS.mode, workdir=workdir)
 
 
@@ -107,13 +126,39 @@ def _keys(tree: dict, prefix: str = "") -> list[str]:
 
 
 def cli() -> None:
-    """Entry point: runs `sys.argv`; bad input is one line and exit code 2."""
+    """Entry point: runs `sys.argv`.
+
+    Exit code 0, also after SIGTERM if the run was saved; 2 and one line for bad input; 1 and one
+    line for a run that cannot go on.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         _main(sys.argv)  # config_flags reads sys.argv too, so it cannot be another list
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(2, f"error: {error}")
+    except RunError as error:
+        _end(1, f"error: {error}")
+    except Exception as error:
+        from collabseg_jax import distributed
+
+        if distributed.is_joined():
+            # What a collective raises whose other end is gone is a status of XLA.
+            status = re.match(r"[A-Z_]{5,}: .*", str(error))
+            _end(1, f"error: {distributed.lost(status[0])}" if status else traceback.format_exc())
+        raise
+    _end(0)
+
+
+def _end(code: int, line: str = "") -> None:
+    """Leave; with other processes, without waiting for them if something went wrong."""
+    from collabseg_jax import distributed
+
+    if line:
+        print(line, file=sys.stderr)
+    if code:
+        distributed.abandon(code)
+    distributed.finish()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def predictor(workdir, config, student: str) -> Callable:
     if student not in OUTPUTS:
         raise unknown("student", student, OUTPUTS)
     spec = data.get_spec(config.data.name)
-    mesh = shardings.data_mesh(jax.local_devices()[:1])
+    mesh = shardings.make_mesh(devices=jax.local_devices()[:1])
     built, state = experiment.restore(workdir, config, num_classes=spec.num_classes, mesh=mesh)
     needed = STUDENTS if student == "ensemble" else (student,)
     variables = {name: getattr(state, name).variables for name in needed}

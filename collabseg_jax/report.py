@@ -1,5 +1,6 @@
 """What a person sees of a run: progress, metrics.jsonl, TensorBoard events."""
 
+import contextlib
 import json
 import math
 import os
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import jax
 from tqdm import tqdm
+
+from collabseg_jax.errors import RunError
 
 LINE_EVERY_S = 30.0  # between two progress lines where there is no terminal
 
@@ -71,11 +74,21 @@ def cut_back(path: Path, step: int) -> None:
     replace_text(path, "".join(kept))
 
 
+@contextlib.contextmanager
+def writing(path: Path):
+    """A full or read-only disk becomes a RunError that names the file; yields the path."""
+    try:
+        yield path
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+
+
 def replace_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    with writing(path):
+        temporary.write_text(text)
+        os.replace(temporary, path)
 
 
 class MetricLog:
@@ -88,10 +101,12 @@ class MetricLog:
             return
         from tensorboardX import SummaryWriter  # slow to import, and only training needs it
 
-        path = Path(workdir) / "metrics.jsonl"
-        cut_back(path, start_step)
-        self._file = path.open("a")
-        self._events = SummaryWriter(str(workdir), purge_step=start_step + 1)
+        self._path = Path(workdir) / "metrics.jsonl"
+        cut_back(self._path, start_step)
+        with writing(self._path):
+            self._file = self._path.open("a")
+        with writing(workdir):
+            self._events = SummaryWriter(str(workdir), purge_step=start_step + 1)
 
     def write(self, step: int, scalars: dict) -> None:
         """One line of JSON; a value that is not finite becomes null."""
@@ -99,8 +114,9 @@ class MetricLog:
             return
         scalars = {key: float(value) for key, value in scalars.items()}
         clean = {key: v if math.isfinite(v) else None for key, v in scalars.items()}
-        self._file.write(json.dumps({"step": step, **clean}) + "\n")
-        self._file.flush()
+        with writing(self._path):
+            self._file.write(json.dumps({"step": step, **clean}) + "\n")
+            self._file.flush()
         for key, value in scalars.items():
             self._events.add_scalar(key, value, step)
 

@@ -27,12 +27,16 @@ class CollabState:
     """Everything that changes in a run; saved and restored as a whole.
 
     Attributes:
-      step: int32 scalar, the number of steps done.
+      step: int32 scalar, the number of steps done, skipped ones included.
+      skipped: int32 scalar, the steps whose losses or gradients were not finite.
+      skipped_in_a_row: int32 scalar, of these the ones since the last good step.
       rng: typed key; the key of a step is fold_in(rng, step).
       cnn, vit, bridges: one TrainState each.
     """
 
     step: jax.Array
+    skipped: jax.Array
+    skipped_in_a_row: jax.Array
     rng: jax.Array
     cnn: TrainState
     vit: TrainState
@@ -51,4 +55,5 @@ def create(
             batch_stats=variables[name].get("batch_stats", {}),
             opt_state=tx.init(params),
         )
-    return CollabState(step=jnp.zeros((), jnp.int32), rng=rng, **parts)
+    zeros = {k: jnp.zeros((), jnp.int32) for k in ("step", "skipped", "skipped_in_a_row")}
+    return CollabState(rng=rng, **zeros, **parts)

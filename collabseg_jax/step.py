@@ -18,6 +18,9 @@ PARTS = (*STUDENTS, "bridges")
 def train_step(state, batch, *, pair, objective, optimizers, jitter):
     """One step of both students and the bridges.
 
+    Where a loss or a gradient is not finite, all parts stay as they are and the step is counted as
+    skipped: what one student cannot learn from would spoil the other through the next step.
+
     Args:
       state: CollabState.
       batch: image uint8 [B, H, W, 3], label uint8 [B, H, W] with 255 = ignore, valid bool [B].
@@ -45,18 +48,25 @@ def train_step(state, batch, *, pair, objective, optimizers, jitter):
 
     params = {name: getattr(state, name).params for name in PARTS}
     grads, (logs, batch_stats) = jax.grad(loss, has_aux=True)(params)
+    for name in PARTS:
+        logs[f"{name}/grad_norm"] = optax.global_norm(grads[name])
+    watched = [logs[f"{name}/total"] for name in STUDENTS]
+    watched += [logs[f"{name}/grad_norm"] for name in PARTS]
+    finite = jnp.isfinite(jnp.stack(watched)).all()
     parts = {}
     for name in PARTS:
         part = getattr(state, name)
         updates, opt_state = optimizers[name].update(grads[name], part.opt_state, part.params)
-        parts[name] = part.replace(
+        updated = part.replace(
             params=optax.apply_updates(part.params, updates),
             batch_stats=batch_stats.get(name, part.batch_stats),
             opt_state=opt_state,
         )
-    for name in STUDENTS:
-        logs[f"{name}/grad_norm"] = optax.global_norm(grads[name])
-    return state.replace(step=state.step + 1, **parts), logs
+        parts[name] = jax.tree.map(functools.partial(jnp.where, finite), updated, part)
+    logs["skipped"] = state.skipped + ~finite
+    logs["skipped_in_a_row"] = jnp.where(finite, 0, state.skipped_in_a_row + 1)
+    counts = {key: logs[key] for key in ("skipped", "skipped_in_a_row")}
+    return state.replace(step=state.step + 1, **counts, **parts), logs
 
 
 def segment(variables, images, *, pair, outputs, shape=None):
@@ -92,26 +102,26 @@ def eval_step(variables, batch, *, pair, num_classes):
     }
 
 
-def jit_train_step(mesh, *, pair, objective, optimizers, jitter):
-    """`train_step` compiled for a mesh; the state is donated."""
+def jit_train_step(layout, *, pair, objective, optimizers, jitter):
+    """`train_step` compiled for batches of a `sharding.Layout`; the state is donated."""
     step = functools.partial(
         train_step, pair=pair, objective=objective, optimizers=optimizers, jitter=jitter
     )
-    everywhere = shardings.replicated(mesh)
+    everywhere = shardings.replicated(layout.mesh)
     return jax.jit(
         step,
         donate_argnums=0,
-        in_shardings=(everywhere, shardings.split(mesh)),
+        in_shardings=(everywhere, layout.shardings),
         out_shardings=everywhere,
     )
 
 
-def jit_eval_step(mesh, *, pair, num_classes):
-    """`eval_step` compiled for a mesh."""
-    everywhere = shardings.replicated(mesh)
+def jit_eval_step(layout, *, pair, num_classes):
+    """`eval_step` compiled for batches of a `sharding.Layout`."""
+    everywhere = shardings.replicated(layout.mesh)
     return jax.jit(
         functools.partial(eval_step, pair=pair, num_classes=num_classes),
-        in_shardings=(everywhere, shardings.split(mesh)),
+        in_shardings=(everywhere, layout.shardings),
         out_shardings=everywhere,
     )
 

@@ -1,10 +1,8 @@
 """The training loop: wiring only."""
 
 import json
-import platform
-import subprocess
+import math
 import time
-from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -12,31 +10,42 @@ import jax
 from collabseg_jax import data, evaluate, experiment, pictures
 from collabseg_jax import sharding as shardings
 from collabseg_jax import step as steps
+from collabseg_jax import workdir as workdirs
 from collabseg_jax.checkpoint import METRIC, Checkpoints
-from collabseg_jax.errors import InputError
+from collabseg_jax.distributed import StopSignal
+from collabseg_jax.errors import RunError
 from collabseg_jax.pair import STUDENTS
-from collabseg_jax.report import MetricLog, Progress, console, replace_text
+from collabseg_jax.report import MetricLog, Progress, console, replace_text, writing
 
 
-def run(config, workdir) -> dict:
-    """`--mode=train`: train, or continue, in `workdir`; returns what `results.json` holds."""
+def run(config, workdir) -> dict | None:
+    """`--mode=train`: train, or continue, in `workdir`.
+
+    Returns:
+      what `results.json` holds; None if SIGTERM ended the run early, its state saved.
+    """
     workdir = Path(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    refuse_other_config(config, workdir)
+    with writing(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+    with workdirs.locked(workdir), StopSignal() as stop:
+        return _run(config, workdir, stop)
+
+
+def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
+    workdirs.refuse_other_config(config, workdir)
     spec = data.get_spec(config.data.name)
     built = experiment.build(config, num_classes=spec.num_classes)
-    mesh = shardings.data_mesh()
-    shardings.check_batch_size(config.batch_size, mesh, "config.batch_size")
+    mesh = shardings.make_mesh(**config.mesh)
+    layout = shardings.train_layout(mesh, batch_size=config.batch_size, crop=config.data.crop)
     prepared = experiment.prepare_data(config)
-    record_config(config, workdir, fingerprint=prepared.fingerprint)
+    workdirs.record_config(config, workdir, fingerprint=prepared.fingerprint)
     train_source = prepared.source("train")
     eval_source = prepared.source(config.eval.split)
     checkpoints = Checkpoints(workdir, every=config.checkpoint.every, keep=config.checkpoint.keep)
-    latest = checkpoints.latest_step()
-    state = experiment.initial_state(config, built, mesh, pretrained=latest is None)
-    if latest is not None:
-        state = checkpoints.restore(latest, state)
-        console(f"continuing {workdir} after step {latest}")
+    state = experiment.initial_state(config, built, mesh, pretrained=not checkpoints.steps())
+    if checkpoints.steps():
+        state = experiment.restore_newest(checkpoints, state, set_aside=True)
+        console(f"continuing {workdir} after step {int(state.step)}")
     start = int(state.step)
     evaluator = evaluate.Evaluator(
         built.pair,
@@ -48,7 +57,7 @@ def run(config, workdir) -> dict:
         max_shapes=config.eval.max_shapes,
     )
     train_step = steps.jit_train_step(
-        mesh,
+        layout,
         pair=built.pair,
         objective=built.objective,
         optimizers=built.optimizers,
@@ -65,26 +74,27 @@ def run(config, workdir) -> dict:
         seed=config.seed,
         start_step=start,
         workers=config.data.workers,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        rows=layout.rows,
     )
     log = MetricLog(workdir, start_step=start)
     progress = Progress(config.steps, "training", "step", start=start)
-    results, since, last = None, time.monotonic(), start
+    results, stopped, since, last = None, False, time.monotonic(), start
     try:
         for step in range(start + 1, config.steps + 1):
-            batch = shardings.global_batch(next(batches), mesh)
-            state, logs = train_step(state, batch)
+            state, logs = train_step(state, layout.place(next(batches)))
             # Reading a value every step keeps the host from running ahead (and two CPU processes
             # from hanging); it costs nothing where the step is longer than the dispatch.
             losses = {name: float(logs[f"{name}/ce"]) for name in STUDENTS}
             note = "  ".join(f"{name} ce {value:.3f}" for name, value in losses.items())
             progress.advance(note=note)
+            if int(logs["skipped_in_a_row"]) > 0:
+                complain(step, logs, limit=config.max_skipped)
             if step % config.log.every == 0 or step == config.steps:
                 speed = (step - last) * config.batch_size / (time.monotonic() - since)
                 log.write(step, {**logs, "images_per_s": speed})
                 since, last = time.monotonic(), step
             final = step == config.steps
+            stopped = stop.asked() and not final
             scored = config.eval.every > 0 and step % config.eval.every == 0
             if final or scored:
                 results = evaluator(state)
@@ -92,20 +102,26 @@ def run(config, workdir) -> dict:
                 console(f"step {step}: {evaluate.summary(results)}")
                 checkpoints.save(step, state, metrics={METRIC: mean_miou(results)})
                 since, last = time.monotonic(), step
-            elif checkpoints.due(step):
+            elif checkpoints.due(step) or stopped:
                 checkpoints.save(step, state)
-        if results is None:  # the run had already ended
+            if stopped:
+                break
+        if results is None and not stopped:  # the run had already ended
             results = evaluator(state)
+        checkpoints.close()
     finally:
         batches.close()
         progress.close()
         log.close()
-        checkpoints.close()
+    if stopped:
+        console(f"stopped by SIGTERM; the same command continues {workdir} after step {step}")
+        return None
     if jax.process_index() == 0:
         replace_text(workdir / "results.json", json.dumps(results, indent=1) + "\n")
-        pictures.draw_samples(
-            workdir / "samples.png", built.pair, state, eval_source, spec, rows=config.log.samples
-        )
+        with writing(workdir / "samples.png") as path:
+            pictures.draw_samples(
+                path, built.pair, state, eval_source, spec, rows=config.log.samples
+            )
         console(f"{workdir}/results.json and samples.png: {evaluate.summary(results)}")
     return results
 
@@ -125,57 +141,21 @@ def mean_miou(results: dict) -> float:
     return sum(results[name]["miou"] or 0.0 for name in STUDENTS) / len(STUDENTS)
 
 
-def refuse_other_config(config, workdir: Path) -> None:
-    """InputError if the workdir was trained with another configuration, naming the keys."""
-    path = workdir / "config.json"
-    if not path.exists():
-        return
-    before = experiment.flatten_tree(json.loads(path.read_text())["config"])
-    now = experiment.flatten(config)
-    differing = [
-        f"{key} ({before.get(key, 'absent')!r} there, {now.get(key, 'absent')!r} here)"
-        for key in sorted(before.keys() | now.keys())
-        if not experiment.is_free(key) and before.get(key) != now.get(key)
-    ]
-    if differing:
-        raise InputError(
-            f"{workdir} was trained with another configuration: {', '.join(differing)}; give "
-            "another --workdir, or remove this one"
-        )
-
-
-def record_config(config, workdir: Path, *, fingerprint: str) -> None:
-    """Write `config.json`: the config, versions, commit, and which data it is.
+def complain(step: int, logs: dict, *, limit: int) -> None:
+    """Say which terms of a skipped step were not finite.
 
     Raises:
-      ValueError: the workdir was trained on other data.
+      RunError: as many steps in a row were skipped as `limit` allows.
     """
-    path = workdir / "config.json"
-    if path.exists():
-        before = json.loads(path.read_text())["data_fingerprint"]
-        if before != fingerprint:
-            raise InputError(
-                f"{workdir} was trained on data {before}, found {fingerprint}; give another "
-                "--workdir, or the data as it was"
-            )
+    bad = {key: float(value) for key, value in logs.items() if not math.isfinite(float(value))}
+    terms = {key: value for key, value in bad.items() if not key.endswith("/total")} or bad
+    found = ", ".join(f"{key} is {value}" for key, value in terms.items())
+    in_a_row = int(logs["skipped_in_a_row"])
+    if in_a_row < limit:
+        console(f"step {step} skipped: {found}")
         return
-    if jax.process_index() != 0:
-        return
-    git = subprocess.run(
-        ["git", "rev-parse", "HEAD"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
+    raise RunError(
+        f"step {step}: {found}, the {in_a_row}th skipped step in a row (config.max_skipped = "
+        f"{limit}). The last good state is that after step {step - in_a_row}; what usually helps: "
+        "a lower lr or clip_norm of that student, a longer warm-up, precision=float32"
     )
-    names = ("collabseg_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    record = {
-        "config": config.to_dict(),
-        "data_fingerprint": fingerprint,
-        "commit": git.stdout.strip() or None,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in names},
-        },
-    }
-    replace_text(path, json.dumps(record, indent=1) + "\n")

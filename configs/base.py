@@ -15,6 +15,11 @@ def get_config():
     c.precision = "float32"  # of the compute: float32 | bfloat16
     c.warmup_steps = -1  # of the ViT's and the bridges' learning rate; -1: a twentieth of steps
     c.ramp_steps = -1  # of all weights but ce's; -1: a quarter of steps
+    c.max_skipped = 20  # steps in a row whose losses are not finite before the run stops
+
+    c.mesh = ConfigDict()
+    c.mesh.data = -1  # devices that share the batch; -1: all that space leaves
+    c.mesh.space = 1  # devices that share the rows of each image
 
     c.data = ConfigDict()
     c.data.name = "shapes"  # shapes | camvid
@@ -33,6 +38,7 @@ def get_config():
     c.cnn.model = "deeplabv3plus_resnet18"
     c.cnn.pretrained = ""  # .safetensors with torchvision names
     c.cnn.output_stride = 16
+    c.cnn.atrous_rates = ()  # of ASPP; (): those of output_stride, for crops of about 512
     c.cnn.separable = True
     c.cnn.dropout = 0.1
     c.cnn.optimizer = "sgd"

@@ -14,6 +14,7 @@ from PIL import Image
 
 import collabseg_jax
 from collabseg_jax import data, evaluate, experiment, predict, sharding, train
+from collabseg_jax import workdir as workdirs
 from collabseg_jax.errors import InputError
 from tests import tiny
 
@@ -41,7 +42,7 @@ def finished(data_dir, tmp_path_factory):
 
 def parameters(workdir, config):
     """The final state's arrays of both students and the bridges."""
-    mesh = sharding.data_mesh(jax.devices()[:1])
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
     classes = data.get_spec(config.data.name).num_classes
     _, state = experiment.restore(workdir, config, num_classes=classes, mesh=mesh)
     return jax.device_get({k: getattr(state, k) for k in ("cnn", "vit", "bridges", "step")})
@@ -79,19 +80,18 @@ def test_workdir_holds_what_is_promised(finished):
 def test_interrupted_run_ends_in_the_same_bits(finished, data_dir, tmp_path, monkeypatch):
     """Stopped by an exception after step 7, continued from the checkpoint of step 6."""
     workdir, config = finished
-    original, calls = sharding.global_batch, []
+    original, calls = sharding.Layout.place, []
 
-    def failing(batch, mesh):
-        if len(batch["image"]) == config.batch_size:  # not one of the evaluation's
-            calls.append(1)
-        if len(calls) == 8:
+    def failing(layout, batch):
+        calls.append(layout.spatial)  # only training's is
+        if sum(calls) == 8:
             raise KeyboardInterrupt
-        return original(batch, mesh)
+        return original(layout, batch)
 
-    monkeypatch.setattr(train.shardings, "global_batch", failing)
-    with pytest.raises(KeyboardInterrupt):
-        train.run(config, tmp_path / "run")
-    monkeypatch.setattr(train.shardings, "global_batch", original)
+    with monkeypatch.context() as patch:
+        patch.setattr(sharding.Layout, "place", failing)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(config, tmp_path / "run")
     assert not (tmp_path / "run" / "results.json").exists()
     train.run(config, tmp_path / "run")
     jax.tree.map(
@@ -135,7 +135,7 @@ def test_other_configuration_is_refused_by_name(finished, data_dir):
     with pytest.raises(InputError, match=r"losses\.bsd_pixel\.weight.*seed"):
         train.run(config, workdir)
     free = tiny.make_config(data_dir, **{"eval.every": 3, "log.every": 1, "data.workers": 1})
-    train.refuse_other_config(free, workdir)
+    workdirs.refuse_other_config(free, workdir)
 
 
 def test_predict_writes_maps_at_the_pictures_own_size(finished, tmp_path):

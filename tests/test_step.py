@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from collabseg_jax import augment, objective, pair, sharding
+from collabseg_jax import augment, objective, pair
 from tests import tiny
 
 OFF = {name: row | {"weight": 0.0} for name, row in tiny.FULL.items()}
@@ -131,9 +131,9 @@ def test_four_devices_equal_one():
     assert len(jax.devices()) >= 4
     results = []
     for devices in (1, 4):
-        created, step, mesh = tiny.make_run(devices=devices, lr=0.01)
+        created, step, layout = tiny.make_run(batch_size=8, data=devices, lr=0.01)
         for seed in range(3):
-            batch = sharding.global_batch(tiny.make_batch(8, seed=seed), mesh)
+            batch = layout.place(tiny.make_batch(8, seed=seed))
             created, logs = step(created, batch)
         results.append((jax.device_get(created), jax.device_get(logs)))
     (one, one_logs), (four, four_logs) = results

@@ -27,6 +27,7 @@ class Student(nn.Module):
     encoder: str
     num_classes: int = CLASSES
     output_stride: int = 16
+    atrous_rates: tuple = ()
     separable: bool = True
     head: str = "folded"
     dropout: float = 0.1
@@ -91,18 +92,19 @@ def make_batch(size=4, shape=(32, 48), seed=0):
     return {"image": image, "label": label, "valid": np.ones(size, bool)}
 
 
-def make_run(table=None, *, devices=1, optimizer="sgd", lr=0.1, ramp_steps=0):
-    """(state, jitted step, mesh) of a tiny run."""
+def make_run(table=None, *, batch_size=4, data=1, space=1, optimizer="sgd", lr=0.1, ramp_steps=0):
+    """(state, jitted step, layout of batches) of a tiny run."""
     goal = objective.build(table or FULL, ramp_steps=ramp_steps)
     made = make_pair(goal.needs)
     optimizers = make_optimizers(optimizer, lr)
-    mesh = sharding.data_mesh(jax.devices()[:devices])
+    mesh = sharding.make_mesh(data, space, devices=jax.devices()[: data * space])
+    layout = sharding.train_layout(mesh, batch_size=batch_size, crop=(32, 48))
     variables = pair.init(made, jax.random.key(0), size=(32, 32))
     created = jax.device_put(
         state.create(variables, optimizers, jax.random.key(1)), sharding.replicated(mesh)
     )
-    fn = step.jit_train_step(mesh, pair=made, objective=goal, optimizers=optimizers, jitter={})
-    return created, fn, mesh
+    fn = step.jit_train_step(layout, pair=made, objective=goal, optimizers=optimizers, jitter={})
+    return created, fn, layout
 
 
 def install(monkeypatch=None):

@@ -66,14 +66,12 @@ def train_batches(
     seed: int = 0,
     start_step: int = 0,
     workers: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
 ) -> TrainBatches:
     """Endless augmented batches, a function of (seed, step) alone.
 
-    The same bits come out for any number of workers, after a restart at any step, and, with the
-    rows dealt out in turn, for any number of processes: row j of process p is row j * count + p of
-    the global batch. Every epoch is a new order of all records.
+    The same bits come out for any number of workers, after a restart at any step, and in whatever
+    way `rows` divides the batch among processes. Every epoch is a new order of all records.
 
     Args:
       source: random access to {"image": bytes, "label": bytes, "name": str}.
@@ -87,19 +85,18 @@ def train_batches(
       start_step: batches to skip, without reading them.
       workers: processes that decode; 0 decodes in threads of this one. With workers, the main
         script needs its `if __name__ == "__main__"`, as always with spawned processes.
-      process_index: which process this is.
-      process_count: of how many.
+      rows: which rows of each global batch to make, in this order; None for all.
 
     Returns:
       an iterator of {"image": uint8 [b, h, w, 3], "label": uint8 [b, h, w], "valid": bool [b]},
-      b = batch_size / process_count, valid all True.
+      b = len(rows), valid all True.
 
     Raises:
       InputError: an argument is out of range, here; a record is bad, at `next`.
     """
     import grain  # it imports JAX and orbax, which evaluation of a picture does not need
 
-    rows = _rows(source, batch_size, process_count)
+    rows = _checked_rows(source, batch_size, rows)
     low, high = scale_range
     _require(len(crop) == 2 and min(crop) >= 1, "crop", crop, "(height, width), both >= 1")
     _require(0 < low <= high, "scale_range", scale_range, "0 < low <= high")
@@ -114,15 +111,17 @@ def train_batches(
         flip=flip,
         cat_max_ratio=cat_max_ratio,
     )
-    batches = (
+    examples = (
         grain.MapDataset.source(source)
         .seed(seed)
         .shuffle()
         .repeat()
         .map(functools.partial(decode_record, spec=spec))
-        .random_map(augment)[process_index::process_count]  # dealt out AFTER shuffle and draws
-        .batch(rows, drop_remainder=True)[start_step:]
+        .random_map(augment)
     )
+    # Taken AFTER shuffle and draws, which go by the place in the global order.
+    mine = grain.MapDataset.source(_RowsOfBatches(examples, batch_size, rows))
+    batches = mine.batch(len(rows), drop_remainder=True)[start_step:]
     threads = 1 if workers else _threads()
     read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
     batches = batches.to_iter_dataset(read)
@@ -140,38 +139,38 @@ def eval_batches(
     *,
     batch_size: int,
     max_shapes: int = 8,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
     """Whole images at their own size, each record exactly once over all processes.
 
     Images of one shape share batches, so that at most `max_shapes` programs are compiled; within a
-    shape they keep their order. All processes get the same number of batches of the same shapes.
+    shape they keep their order. The number of batches and their shapes do not depend on `rows`.
 
     Args:
       source: as for `train_batches`.
       spec: of the data set.
       batch_size: global, over all processes.
       max_shapes: see `plan_buckets`.
-      process_index: which process this is.
-      process_count: of how many.
+      rows: as for `train_batches`.
 
     Returns:
       an iterator of {"image": uint8 [b, h, w, 3], "label": uint8 [b, h, w], "valid": bool [b],
-      "index": int32 [b]}; a row that fills up a last batch has valid False, label 255, index -1.
+      "index": int32 [b]}, b = len(rows); a row that fills up a last batch has valid False,
+      label 255, index -1.
 
     Raises:
       InputError: an argument is out of range, or a header unreadable, here; a bad record, at next.
     """
-    rows = _rows(source, batch_size, process_count)
+    rows = _checked_rows(source, batch_size, rows)
     buckets = collections.defaultdict(list)
     for index, shape in enumerate(plan_buckets(_image_sizes(source), max_shapes)):
         buckets[shape].append(index)
     plan = []
     for shape, members in buckets.items():
         for start in range(0, len(members), batch_size):
-            mine = members[start : start + batch_size][process_index::process_count]
-            plan.append((mine + [-1] * (rows - len(mine)), shape))
+            batch = members[start : start + batch_size]
+            batch += [-1] * (batch_size - len(batch))
+            plan.append(([batch[row] for row in rows], shape))
     return _read_ahead(functools.partial(_eval_batch, source, spec), plan)
 
 
@@ -192,6 +191,20 @@ def plan_buckets(sizes: Sequence[tuple[int, int]], max_shapes: int = 8) -> list[
         shapes = [tuple(-(-side // multiple) * multiple for side in size) for size in sizes]
         multiple *= 2
     return shapes
+
+
+class _RowsOfBatches:
+    """Of endless examples taken `batch_size` at a time, only some rows of each batch, in order."""
+
+    def __init__(self, examples: Sequence, batch_size: int, rows: list[int]):
+        self._examples, self._batch_size, self._rows = examples, batch_size, rows
+
+    def __len__(self) -> int:
+        return len(self._examples) // self._batch_size * len(self._rows)
+
+    def __getitem__(self, index: int) -> Batch:
+        step, i = divmod(index, len(self._rows))
+        return self._examples[step * self._batch_size + self._rows[i]]
 
 
 def _augment(example: Batch, rng: np.random.Generator, **options) -> Batch:
@@ -234,16 +247,18 @@ def _image_sizes(source: Sequence[Mapping]) -> list[tuple[int, int]]:
     return [image_size(record["image"], record["name"]) for record in records]
 
 
-def _rows(source: Sequence, batch_size: int, process_count: int) -> int:
-    """Rows of a batch in this process."""
+def _checked_rows(source: Sequence, batch_size: int, rows: Sequence[int] | None) -> list[int]:
+    """The rows to make, all if None."""
     _require(len(source) > 0, "data source", "no records", "at least one")
+    _require(batch_size >= 1, "batch_size", batch_size, "at least 1")
+    rows = list(range(batch_size) if rows is None else rows)
     _require(
-        batch_size >= 1 and batch_size % process_count == 0,
-        "batch_size",
-        batch_size,
-        f"a positive multiple of the {process_count} process(es)",
+        len(rows) > 0 and set(rows) <= set(range(batch_size)),
+        "rows",
+        rows,
+        f"at least one of 0 .. {batch_size - 1}",
     )
-    return batch_size // process_count
+    return rows
 
 
 def _require(condition: bool, what: str, found, expected: str) -> None:

@@ -78,12 +78,15 @@ def test_resuming_continues_bit_for_bit_and_skips_unread(step):
     assert len(source.read) <= 4 * 8  # what is read ahead, not what was skipped
 
 
-def test_two_processes_are_one():
-    whole = batches(5)
-    halves = [batches(5, process_index=i, process_count=2) for i in range(2)]
-    for i, half in enumerate(halves):
-        assert half[0]["image"].shape[0] == 2
-        assert_same(half, [{key: value[i::2] for key, value in one.items()} for one in whole])
+def only_rows(found, rows):
+    return [{key: value[rows] for key, value in batch.items()} for batch in found]
+
+
+@pytest.mark.parametrize("rows", [[0, 1], [2, 3], [1, 3], [2]])
+def test_a_process_gets_its_rows_of_the_same_batches(rows):
+    found = batches(5, rows=rows)
+    assert found[0]["image"].shape[0] == len(rows)
+    assert_same(found, only_rows(batches(5), rows))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -95,8 +98,8 @@ def test_workers_change_nothing(workers):
 
 def test_two_workers_and_two_processes_after_a_restart():
     whole = batches(6)[4:]
-    half = batches(2, workers=2, start_step=4, process_index=1, process_count=2)
-    assert_same(half, [{key: value[1::2] for key, value in one.items()} for one in whole])
+    half = batches(2, workers=2, start_step=4, rows=[2, 3])
+    assert_same(half, only_rows(whole, [2, 3]))
 
 
 def bad_records():
@@ -126,7 +129,8 @@ def test_prepared_records_go_to_workers(tmp_path, capfd):
 @pytest.mark.parametrize(
     "options,message",
     [
-        ({"batch_size": 3, "process_count": 2}, "batch_size: found 3, expected a positive multip"),
+        ({"rows": [0, 4]}, r"rows: found \[0, 4\], expected at least one of 0 .. 3"),
+        ({"rows": []}, "rows: found"),
         ({"batch_size": 0}, "batch_size: found 0"),
         ({"crop": (0, 5)}, "crop: found"),
         ({"scale_range": (2, 1)}, "scale_range: found"),
@@ -144,12 +148,10 @@ def test_arguments_out_of_range(options, message):
 
 
 def evaluate(source, process_count=1, **options):
-    options = {"batch_size": 4, **options}
+    shares = np.array_split(range(4), process_count)
     return [
-        list(
-            data.eval_batches(source, SPEC, process_index=i, process_count=process_count, **options)
-        )
-        for i in range(process_count)
+        list(data.eval_batches(source, SPEC, batch_size=4, rows=rows.tolist(), **options))
+        for rows in shares
     ]
 
 

@@ -1,0 +1,108 @@
+"""The folder of a run: who may use it, and the record of what is trained there."""
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import socket
+import subprocess
+import zlib
+from importlib import metadata
+from pathlib import Path
+
+import jax
+
+from collabseg_jax import distributed, experiment
+from collabseg_jax.errors import InputError
+from collabseg_jax.report import replace_text
+
+LIBRARIES = ("collabseg_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+@contextlib.contextmanager
+def locked(workdir: Path):
+    """Keep other runs out of a workdir while entered; process 0 holds the lock for all.
+
+    The system lets go of it when the process dies, however it dies.
+
+    Raises:
+      ValueError: another run is at work there.
+    """
+    if jax.process_index() != 0:
+        yield
+        return
+    with (workdir / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise InputError(
+                f"{workdir} is in use by {file.read() or 'another run'}; wait until it has ended, "
+                "or give another --workdir"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def refuse_other_config(config, workdir: Path) -> None:
+    """InputError if the workdir was trained with another configuration, naming the keys."""
+    path = workdir / "config.json"
+    if not path.exists():
+        return
+    before = experiment.flatten_tree(json.loads(path.read_text())["config"])
+    now = experiment.flatten(config)
+    differing = [
+        f"{key} ({before.get(key, 'absent')!r} there, {now.get(key, 'absent')!r} here)"
+        for key in sorted(before.keys() | now.keys())
+        if not experiment.is_free(key) and before.get(key) != now.get(key)
+    ]
+    if differing:
+        raise InputError(
+            f"{workdir} was trained with another configuration: {', '.join(differing)}; give "
+            "another --workdir, or remove this one"
+        )
+
+
+def record_config(config, workdir: Path, *, fingerprint: str) -> None:
+    """Write `config.json`: the config, versions, commit, and which data it is.
+
+    Raises:
+      ValueError: the workdir was trained on other data, or the processes have different data.
+    """
+    mine = zlib.crc32(fingerprint.encode())
+    if distributed.any_process(distributed.from_first(mine) != mine):
+        raise InputError(
+            f"the processes have different data (here: {fingerprint}), expected the same copy in "
+            "config.data.dir of every host"
+        )
+    path = workdir / "config.json"
+    if path.exists():
+        before = json.loads(path.read_text())["data_fingerprint"]
+        if before != fingerprint:
+            raise InputError(
+                f"{workdir} was trained on data {before}, found {fingerprint}; give another "
+                "--workdir, or the data as it was"
+            )
+        return
+    if jax.process_index() != 0:
+        return
+    git = subprocess.run(
+        ["git", "rev-parse", "HEAD"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    record = {
+        "config": config.to_dict(),
+        "data_fingerprint": fingerprint,
+        "commit": git.stdout.strip() or None,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in LIBRARIES},
+        },
+    }
+    replace_text(path, json.dumps(record, indent=1) + "\n")
