@@ -4,23 +4,19 @@ Every process runs the same program on its own devices. One that fails ends itse
 others end when they notice.
 """
 
-import contextlib
 import os
 import signal
+import subprocess
 import sys
 import threading
-import time
 
 import jax
 import numpy as np
-from jax._src.distributed import global_state  # the store's client; nothing public gives it
 from jax.experimental import multihost_utils
 
 from collabseg_jax.errors import InputError, RunError
 
-BEAT_S = 2.0  # between two signs of life
-SILENCE_S = 25.0  # without one, a process counts as lost
-BACKSTOP_S = 50  # JAX ends the process itself, with a stack trace
+SILENCE_S = 25  # without a sign of life for so long, a process counts as lost
 
 
 def start(coordinator_address: str, num_processes: int = 0, process_id: int = -1) -> None:
@@ -53,30 +49,30 @@ def start(coordinator_address: str, num_processes: int = 0, process_id: int = -1
             "coordinator_address": coordinator_address,
             "num_processes": num_processes,
             "process_id": process_id,
+            "cluster_detection_method": "deactivate",  # else Slurm's takes part all the same
         }
+    global _last_words
+    _last_words = _LastWords(f"error: {lost('this process was killed, or ended by JAX')}")
     jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is `StopSignal`'s
     try:
-        jax.distributed.initialize(heartbeat_timeout_seconds=BACKSTOP_S, **place)
+        jax.distributed.initialize(heartbeat_timeout_seconds=SILENCE_S, **place)
     except (RuntimeError, ValueError) as error:
         raise RunError(
             f"--coordinator_address={coordinator_address}: could not join the other processes: "
             f"{str(error).splitlines()[0]}"
         ) from error
-    global _watch
-    _watch = _Watch(global_state.client, global_state.process_id)
-    _watch.start()
 
 
 def is_joined() -> bool:
     """Whether this process is one of several that were started as one run."""
-    return jax.distributed.is_initialized()
+    return _last_words is not None
 
 
 def finish() -> None:
     """Leave in good order: wait for the others, who may still be saving."""
     if is_joined():
-        _watch.leave()
         jax.distributed.shutdown()
+        _last_words.not_needed()
 
 
 def abandon(code: int) -> None:
@@ -84,6 +80,7 @@ def abandon(code: int) -> None:
     if is_joined():
         sys.stdout.flush()
         sys.stderr.flush()
+        _last_words.not_needed()
         os._exit(code)  # an ordinary exit would wait at a barrier that the others never reach
 
 
@@ -95,10 +92,10 @@ def any_process(flag: bool) -> bool:
 
 
 def from_first(value: int) -> int:
-    """Process 0's value, in all. All must call it."""
+    """Process 0's value (int32), in all. All must call it."""
     if jax.process_count() == 1:
         return value
-    return int(multihost_utils.broadcast_one_to_all(np.int64(value)))
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 class StopSignal:
@@ -131,56 +128,36 @@ class StopSignal:
         return any_process(self._asked)
 
 
-class _Watch(threading.Thread):
-    """Gives a sign of life through the coordinator's store, and watches the others'.
+class _LastWords:
+    """Says a line in this process's place if it ends without one.
 
-    JAX has heartbeats of its own, but ends the process with a stack trace that names nobody, and
-    a collective with a lost process can hang for ever.
+    JAX ends a process with a stack trace when the others are gone, and a killed one says nothing;
+    so a child waits for either, and prints a line that a person understands.
     """
 
-    def __init__(self, client, process_id: int):
-        super().__init__(name="watch", daemon=True)
-        self._client, self._me = client, str(process_id)
-        self._leaving = threading.Event()
+    CODE = """
+import signal, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+if sys.stdin.read() != "goodbye":
+    print(sys.argv[1], file=sys.stderr)
+"""
 
-    def leave(self) -> None:
-        """Say goodbye, so that nobody misses this process."""
-        self._leaving.set()
-        self.join()
+    def __init__(self, line: str):
+        command = [sys.executable, "-c", self.CODE, line]
+        self._child = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
 
-    def run(self) -> None:
-        """Beat and look until `leave`."""
-        beat, reached, seen = 0, time.monotonic(), {}
-        while not self._leaving.wait(BEAT_S):
-            beat, now = beat + 1, time.monotonic()
-            try:
-                self._say(str(beat))
-                for key, value in self._client.key_value_dir_get("alive/"):
-                    if value != seen.get(key, ("", 0.0))[0]:
-                        seen[key] = (value, now)
-                reached = now
-            except Exception:  # whatever the store's connection raises
-                pass
-            silent = [k for k, (v, at) in seen.items() if v != "left" and now - at > SILENCE_S]
-            if now - reached > SILENCE_S:
-                silent = ["/0"]  # it holds the store
-            if silent:
-                process = silent[0].rpartition("/")[2]
-                print(f"error: {lost(f'no sign of life of process {process}')}", file=sys.stderr)
-                abandon(1)
-        with contextlib.suppress(Exception):
-            self._say("left")
-
-    def _say(self, value: str) -> None:
-        self._client.key_value_set(f"alive/{self._me}", value, allow_overwrite=True)
+    def not_needed(self) -> None:
+        """This process has said what it had to say."""
+        self._child.communicate("goodbye")
 
 
-_watch: _Watch | None = None
+_last_words: _LastWords | None = None
 
 
 def lost(reason: str) -> str:
     """The line for a run that lost a process."""
     return (
-        f"this run lost one of its processes ({reason}); the other's own output says why. The "
-        "same command continues after the last checkpoint"
+        f"this run lost one of its processes ({reason}); what is above, or another process's "
+        "output, may say why. The same command continues after the last checkpoint"
     )

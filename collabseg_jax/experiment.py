@@ -108,8 +108,12 @@ def build(config, *, num_classes: int) -> Experiment:
 
 def initial_state(config, experiment: Experiment, mesh, *, pretrained: bool = True):
     """A state at step 0 on every device of the mesh, pretrained encoders loaded."""
-    rng = jax.random.key(config.seed)
-    variables = jax.jit(lambda key: pairs.init(experiment.pair, key))(jax.random.fold_in(rng, 0))
+
+    def fold_in(i):
+        return jax.random.fold_in(jax.random.key(config.seed), i)
+
+    # On the host, for a process can place only its own part of the mesh's arrays.
+    variables = jax.device_get(jax.jit(lambda: pairs.init(experiment.pair, fold_in(0)))())
     for name in STUDENTS:
         path = config[name].pretrained
         if pretrained and path:
@@ -117,10 +121,10 @@ def initial_state(config, experiment: Experiment, mesh, *, pretrained: bool = Tr
                 path, name=config[name].model, variables=variables[name]
             )
             console(summary)
-    created = jax.jit(lambda v, key: state.create(v, experiment.optimizers, key))(
-        variables, jax.random.fold_in(rng, 1)
-    )
-    return jax.device_put(created, shardings.replicated(mesh))
+    return jax.jit(
+        lambda v: state.create(v, experiment.optimizers, fold_in(1)),
+        out_shardings=shardings.replicated(mesh),
+    )(variables)
 
 
 def prepare_data(config) -> data.Prepared:

@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 
 from collabseg_jax import distributed, experiment
-from collabseg_jax.errors import InputError
+from collabseg_jax.errors import InputError, RunError
 from collabseg_jax.report import replace_text
 
 LIBRARIES = ("collabseg_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -27,7 +27,7 @@ def locked(workdir: Path):
     The system lets go of it when the process dies, however it dies.
 
     Raises:
-      ValueError: another run is at work there.
+      RunError: another run is at work there.
     """
     if jax.process_index() != 0:
         yield
@@ -37,7 +37,7 @@ def locked(workdir: Path):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise InputError(
+            raise RunError(
                 f"{workdir} is in use by {file.read() or 'another run'}; wait until it has ended, "
                 "or give another --workdir"
             ) from None
@@ -72,7 +72,7 @@ def record_config(config, workdir: Path, *, fingerprint: str) -> None:
     Raises:
       ValueError: the workdir was trained on other data, or the processes have different data.
     """
-    mine = zlib.crc32(fingerprint.encode())
+    mine = zlib.crc32(fingerprint.encode()) >> 1  # 31 bits, as JAX has no int64 by default
     if distributed.any_process(distributed.from_first(mine) != mine):
         raise InputError(
             f"the processes have different data (here: {fingerprint}), expected the same copy in "

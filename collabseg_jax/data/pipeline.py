@@ -3,8 +3,10 @@
 import collections
 import concurrent.futures
 import functools
+import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -129,7 +131,7 @@ def train_batches(
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # grain's workers read absl flags
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-        batches = batches.mp_prefetch(options, worker_init_fn=_ignore_interrupt)
+        batches = batches.mp_prefetch(options, worker_init_fn=_start_worker)
     return TrainBatches(iter(batches), copy=workers > 0)
 
 
@@ -272,9 +274,17 @@ def _threads() -> int:
     return min(4, max(1, cores // 2))
 
 
-def _ignore_interrupt(worker_index: int, worker_count: int) -> None:
-    """Leaves Ctrl-C to the parent, which ends the workers itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _start_worker(worker_index: int, worker_count: int) -> None:
+    """Leaves signals to the parent, which ends the workers itself, and ends with it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # A killed parent cannot end its workers, and grain's would wait for it for ever.
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _input_error(error: BaseException | None) -> InputError | None:
