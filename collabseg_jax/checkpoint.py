@@ -1,6 +1,11 @@
 """Saving and restoring a run with orbax: asynchronous, the latest and the best kept, checked."""
 
+import contextlib
+import gc
 import logging
+import os
+import sys
+import time
 from pathlib import Path
 
 import jax
@@ -12,6 +17,7 @@ from collabseg_jax.errors import InputError, RunError
 ITEM = "state"
 METRIC = "miou"  # mean over both students; decides which checkpoint is the best
 CHECKSUM = "checksum"  # orbax does not notice a changed bit in an array
+_NO_TIMEOUT = 10 * 365 * 86_400  # orbax goes by the wall clock, which may jump
 
 
 class Checkpoints:
@@ -31,6 +37,7 @@ class Checkpoints:
         self._every = every
         self._checkpointer = ocp.training.Checkpointer(
             self.directory,
+            context=ocp.Context(async_options=ocp.options.AsyncOptions(timeout_secs=_NO_TIMEOUT)),
             # What a killed save left; a mere reader must not touch a save that is under way.
             cleanup_tmp_directories=every > 0,
             preservation_policy=preservation.AnyPreservationPolicy(
@@ -86,14 +93,20 @@ class Checkpoints:
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
         )
-        try:
-            saved = self._checkpointer.metadata(step).custom_metadata or {}
-            state = self._checkpointer.load(step, abstract, checkpointable_name=ITEM)
-        except Exception as error:  # orbax lets through whatever a broken file leads to
+        state, saved, problem = None, {}, ""
+        with _silence():
+            try:
+                saved = self._checkpointer.metadata(step).custom_metadata or {}
+                state = self._checkpointer.load(step, abstract, checkpointable_name=ITEM)
+            except Exception as error:  # whatever a broken file leads to
+                problem = _root(error)
+            if problem:
+                time.sleep(1)  # its threads are still talking
+        if problem:
             raise InputError(
                 f"checkpoint {self.directory / str(step)} is damaged, or of another version of "
-                f"this program: {_root(error)}"
-            ) from error
+                f"this program: {problem}"
+            )
         if saved.get(CHECKSUM) != int(checksum(state)):
             raise InputError(
                 f"checkpoint {self.directory / str(step)} is damaged: its arrays have checksum "
@@ -148,6 +161,23 @@ def checksum(state) -> jax.Array:
         place = 2 * jax.lax.iota(jnp.uint32, words.size) + 1
         total = total * jnp.uint32(1664525) + jnp.sum(words * place, dtype=jnp.uint32)
     return total
+
+
+@contextlib.contextmanager
+def _silence():
+    """Of a broken file, orbax says thousands of lines from threads and destructors."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        gc.collect()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+        sys.unraisablehook = hook
 
 
 def _root(error: BaseException) -> str:

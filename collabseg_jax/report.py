@@ -92,36 +92,53 @@ def replace_text(path: Path, text: str) -> None:
 
 
 class MetricLog:
-    """Scalars to `metrics.jsonl` and TensorBoard events in a workdir, from process 0 alone."""
+    """Scalars to `metrics.jsonl` and TensorBoard events in a workdir, from process 0 alone.
+
+    Both are written at once, in this thread: what cannot be written is an error here and now.
+    """
 
     def __init__(self, workdir, *, start_step: int):
-        """Continue after `start_step`; what was logged later is cut off."""
-        self._file = self._events = None
+        """Continue after `start_step`; what was logged later is cut off.
+
+        Raises:
+          RunError: here and in `write`, if the files cannot be written.
+        """
+        self._lines = self._events = None
         if jax.process_index() != 0:
             return
-        from tensorboardX import SummaryWriter  # slow to import, and only training needs it
+        from tensorboardX.event_file_writer import EventsWriter  # only training needs it
 
-        self._path = Path(workdir) / "metrics.jsonl"
+        self._folder, self._path = Path(workdir), Path(workdir) / "metrics.jsonl"
         cut_back(self._path, start_step)
         with writing(self._path):
-            self._file = self._path.open("a")
-        with writing(workdir):
-            self._events = SummaryWriter(str(workdir), purge_step=start_step + 1)
+            self._lines = self._path.open("a")
+        with writing(self._folder):
+            # The step keeps the names of two starts in one second apart.
+            self._events = EventsWriter(str(self._folder / "events"), f".{start_step}")
+            self._event(start_step + 1, session_log={"status": 1})  # START: cut off
 
     def write(self, step: int, scalars: dict) -> None:
         """One line of JSON; a value that is not finite becomes null."""
-        if self._file is None:
+        if self._lines is None:
             return
         scalars = {key: float(value) for key, value in scalars.items()}
         clean = {key: v if math.isfinite(v) else None for key, v in scalars.items()}
         with writing(self._path):
-            self._file.write(json.dumps({"step": step, **clean}) + "\n")
-            self._file.flush()
-        for key, value in scalars.items():
-            self._events.add_scalar(key, value, step)
+            self._lines.write(json.dumps({"step": step, **clean}) + "\n")
+            self._lines.flush()
+        values = [{"tag": key, "simple_value": value} for key, value in scalars.items()]
+        with writing(self._folder):
+            self._event(step, summary={"value": values})
+            self._events.flush()
+
+    def _event(self, step: int, **content) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._events.write_event(Event(wall_time=time.time(), step=step, **content))
 
     def close(self) -> None:
-        """Flush and close."""
-        if self._file is not None:
-            self._file.close()
-            self._events.close()
+        """Close the files; whatever could not be written has been an error before."""
+        for file in (self._lines, self._events):
+            if file is not None:
+                with contextlib.suppress(OSError):
+                    file.close()

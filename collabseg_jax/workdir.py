@@ -15,7 +15,7 @@ import jax
 
 from collabseg_jax import distributed, experiment
 from collabseg_jax.errors import InputError, RunError
-from collabseg_jax.report import replace_text
+from collabseg_jax.report import replace_text, writing
 
 LIBRARIES = ("collabseg_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -32,7 +32,9 @@ def locked(workdir: Path):
     if jax.process_index() != 0:
         yield
         return
-    with (workdir / "lock").open("a+") as file:
+    with writing(workdir / "lock") as path:
+        file = path.open("a+")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -54,3 +54,31 @@ def test_nothing_to_cut(tmp_path, content):
         path.write_text(content)
     report.cut_back(path, 3)
     assert not path.exists() or path.read_text() == ""
+
+
+def events(path):
+    """The events of a TensorBoard file: length, checksum, message, checksum; again and again."""
+    import struct
+
+    from tensorboardX.proto.event_pb2 import Event
+
+    content, found = path.read_bytes(), []
+    while content:
+        [length] = struct.unpack("<Q", content[:8])
+        found.append(Event.FromString(content[12 : 12 + length]))
+        content = content[16 + length :]
+    return found
+
+
+def test_events_say_what_the_lines_say_and_where_a_restart_cuts(tmp_path):
+    for start, step in ((0, 2), (4, 6)):
+        log = report.MetricLog(tmp_path, start_step=start)
+        log.write(step, {"a": 0.5, "b": step})
+        log.close()
+    files = {path.name.rpartition(".")[2]: path for path in tmp_path.glob("events.out.tfevents.*")}
+    assert files.keys() == {"0", "4"}
+    version, begun, written = events(files["4"])
+    assert version.file_version == "brain.Event:2"
+    assert (begun.step, begun.session_log.status) == (5, 1)  # TensorBoard drops from here on
+    assert written.step == 6
+    assert {v.tag: v.simple_value for v in written.summary.value} == {"a": 0.5, "b": 6.0}

@@ -75,9 +75,9 @@ def make_pair(needs=("common", "hfd")):
     return pair.Pair(cnn, vit, bridges, tuple(needs))
 
 
-def make_optimizers(kind="sgd", lr=0.1):
+def make_optimizers(kind="sgd", lr=0.1, clip_norm=1.0):
     return {
-        name: optim.build(kind, lr=lr, steps=100, clip_norm=1.0)
+        name: optim.build(kind, lr=lr, steps=100, clip_norm=clip_norm)
         for name in ("cnn", "vit", "bridges")
     }
 

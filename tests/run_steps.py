@@ -1,0 +1,103 @@
+"""Three SGD steps and an evaluation on a mesh, for tests that compare meshes and processes.
+
+python -m tests.run_steps --out=FILE.npz [--pair=tiny|real] [--data=N] [--space=N]
+    [--coordinator_address=HOST:PORT --num_processes=N --process_id=I]
+
+Process 0 writes the gradients of the first step, the parameters after the third, the logs of each
+step, and the confusion matrices of an evaluation.
+"""
+
+import argparse
+
+import jax
+import numpy as np
+
+from collabseg_jax import distributed, objective, sharding, state, step
+from collabseg_jax import pair as pairs
+from collabseg_jax.pair import STUDENTS
+from tests import tiny
+
+BATCH, CROP = 8, (64, 96)
+
+
+def parse():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("--out", required=True)
+    p.add_argument("--pair", choices=["tiny", "real"], default="tiny")
+    p.add_argument("--data", type=int, default=-1)
+    p.add_argument("--space", type=int, default=1)
+    p.add_argument("--coordinator_address", default="")
+    p.add_argument("--num_processes", type=int, default=0)
+    p.add_argument("--process_id", type=int, default=-1)
+    return p.parse_args()
+
+
+def make_pair(kind, needs):
+    if kind == "tiny":
+        return tiny.make_pair(needs)
+    return pairs.build(
+        "deeplabv3plus_resnet18",
+        "segformer_b0",
+        num_classes=tiny.CLASSES,
+        needs=needs,
+        cnn_options={},
+        vit_options={},
+    )
+
+
+def mine(layout, batch):
+    """The part of a global batch that this process would read."""
+    return layout.place({key: value[layout.rows] for key, value in batch.items()})
+
+
+def flat(prefix, tree):
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {f"{prefix}{jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in leaves}
+
+
+def main():
+    a = parse()
+    distributed.start(a.coordinator_address, a.num_processes, a.process_id)
+    goal = objective.build(tiny.FULL)
+    pair = make_pair(a.pair, goal.needs)
+    # Without clipping or decay, SGD's momentum after the first step is the gradient.
+    optimizers = tiny.make_optimizers("sgd", lr=0.01, clip_norm=0.0)
+    mesh = sharding.make_mesh(a.data, a.space)
+    create = jax.jit(
+        lambda: state.create(pairs.init(pair, jax.random.key(0)), optimizers, jax.random.key(1)),
+        out_shardings=sharding.replicated(mesh),
+    )
+    layout = sharding.train_layout(mesh, batch_size=BATCH, crop=CROP)
+    train_step = step.jit_train_step(
+        layout, pair=pair, objective=goal, optimizers=optimizers, jitter={"brightness": 0.2}
+    )
+    current, found = create(), {}
+    for i in range(3):
+        batch = tiny.make_batch(BATCH, CROP, seed=i)
+        current, logs = train_step(current, mine(layout, batch))
+        found |= flat(f"logs{i}", logs)
+        if i == 0:
+            found |= {f"gradient {k}": v for k, v in momentum(current).items()}
+    for name in step.PARTS:
+        found |= flat(f"parameter {name}", getattr(current, name).params)
+    layout = sharding.eval_layout(mesh, batch_size=BATCH)
+    eval_step = step.jit_eval_step(layout, pair=pair, num_classes=tiny.CLASSES)
+    variables = {name: getattr(create(), name).variables for name in STUDENTS}
+    confusion = eval_step(variables, mine(layout, tiny.make_batch(BATCH, CROP, seed=9)))
+    found |= flat("confusion", confusion)
+    if jax.process_index() == 0:
+        np.savez(a.out, **found)
+    distributed.finish()
+
+
+def momentum(current):
+    found = {}
+    for name in step.PARTS:
+        traces = [part.trace for part in getattr(current, name).opt_state if hasattr(part, "trace")]
+        assert len(traces) == 1
+        found |= flat(name, traces[0])
+    return found
+
+
+if __name__ == "__main__":
+    main()
