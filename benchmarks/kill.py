@@ -71,17 +71,19 @@ def live_and_die(a, workdir, workers, *, aim, took, chance):
     with (workdir.parent / "killed.log").open("a") as log:
         process = subprocess.Popen(command(a, workdir, workers), cwd=ROOT, stdout=log, stderr=log)
     saves, which = set(), chance.choice((1, 2, 3))
+    deadline = time.monotonic() + chance.uniform(0.0, 0.4 * took)
     while process.poll() is None:
         saves |= unfinished(workdir) - left
-        if (
-            aim == "starting"
-            or (aim == "training" and lines(workdir) != logged)
-            or (aim == "saving" and len(saves) >= which)
-        ):
+        trains = lines(workdir) != logged
+        if aim == "starting" and (trains or time.monotonic() > deadline):
+            break
+        if aim == "training" and trains:
+            time.sleep(chance.uniform(0.0, 0.5))
+            break
+        if aim == "saving" and len(saves) >= which:
+            time.sleep(chance.uniform(0.0, 0.05))
             break
         time.sleep(0.002)
-    longest = {"starting": 0.4 * took, "training": 1.0, "saving": 0.05}[aim]
-    time.sleep(chance.uniform(0.0, longest))
     if process.poll() is not None:
         if process.returncode:
             sys.exit(f"the run ended with {process.returncode}: see {log.name}")
