@@ -4,9 +4,9 @@ python -m tests.run_steps --out=FILE.npz [--pair=tiny|real] [--float64] [--data=
     [--space=N] [--coordinator_address=HOST:PORT --num_processes=N --process_id=I]
 
 Process 0 writes the gradients of the first step, the parameters after the third, the logs of each
-step, and the confusion matrices of an evaluation. In float32 the gradient of a real CNN at its start
-hangs on which side of 0 single activations fall: to put the images of the batch in another order
-changes it by 0.5 %. Float64 leaves only the differences that are the mesh's fault.
+step, and the confusion matrices of an evaluation. In float32 the gradient of a real CNN at its
+start hangs on which side of 0 single activations fall: to put the images of the batch in another
+order changes it by 0.5 %. Float64 leaves only the differences that are the mesh's fault.
 """
 
 import argparse
