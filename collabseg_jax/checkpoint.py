@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -166,18 +167,22 @@ def checksum(state) -> jax.Array:
 @contextlib.contextmanager
 def _silence():
     """Of a broken file, orbax says thousands of lines from threads and destructors."""
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        gc.collect()
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-        sys.unraisablehook = hook
+    with _silent:
+        hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+        sys.stderr.flush()
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        try:
+            yield
+        finally:
+            gc.collect()
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
+            sys.unraisablehook = hook
+
+
+_silent = threading.Lock()  # standard error is one for all threads
 
 
 def _root(error: BaseException) -> str:

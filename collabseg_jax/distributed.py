@@ -71,6 +71,7 @@ def is_joined() -> bool:
 def finish() -> None:
     """Leave in good order: wait for the others, who may still be saving."""
     if is_joined():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # this process is done, and saved
         jax.distributed.shutdown()
         _last_words.not_needed()
 

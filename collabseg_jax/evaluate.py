@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from collabseg_jax import data, experiment, metrics
 from collabseg_jax import sharding as shardings
 from collabseg_jax import step as steps
 from collabseg_jax.pair import STUDENTS
-from collabseg_jax.report import Progress, console
+from collabseg_jax.report import Progress, console, replace_text
 
 OUTPUTS = (*STUDENTS, "ensemble")
 
@@ -77,6 +78,7 @@ def run(config, workdir) -> dict:
     )
     results = evaluator(state)
     path = Path(workdir) / f"eval_{config.eval.split}.json"
-    path.write_text(json.dumps(results, indent=1) + "\n")
+    if jax.process_index() == 0:
+        replace_text(path, json.dumps(results, indent=1) + "\n")
     console(f"step {results['step']}: {summary(results)} -> {path}")
     return results

@@ -12,7 +12,7 @@ from collabseg_jax import objective as objectives
 from collabseg_jax import pair as pairs
 from collabseg_jax import sharding as shardings
 from collabseg_jax.checkpoint import Checkpoints
-from collabseg_jax.errors import InputError, unknown
+from collabseg_jax.errors import InputError, RunError, unknown
 from collabseg_jax.pair import STUDENTS
 from collabseg_jax.report import console
 
@@ -157,11 +157,12 @@ def restore(workdir, config, *, num_classes: int, mesh):
     experiment = build(config, num_classes=num_classes)
     checkpoints = Checkpoints(workdir)
     try:
-        if not checkpoints.steps():
-            raise InputError(f"{checkpoints.directory} holds no finished checkpoint to use")
         like = initial_state(config, experiment, mesh, pretrained=False)
         if config.eval.checkpoint == "latest":
-            return experiment, restore_newest(checkpoints, like)
+            state = restore_newest(checkpoints, like)
+            if state is None:
+                raise InputError(f"{checkpoints.directory} holds no finished checkpoint to use")
+            return experiment, state
         step = checkpoints.best_step()
         if step is None:
             raise InputError(
@@ -177,15 +178,22 @@ def restore_newest(checkpoints: Checkpoints, like, *, set_aside: bool = False):
     """The state of the newest checkpoint that is whole; says which ones are not.
 
     Args:
-      checkpoints: with at least one finished.
-      like: as for `Checkpoints.restore`.
+      like: as for `Checkpoints.restore`; on the mesh of all processes, or of this one alone.
       set_aside: move the damaged ones away, for a run that will save these steps again.
+    Returns:
+      the state; None if there is no checkpoint at all.
     Raises:
-      ValueError: none is whole; nothing is moved then.
+      RunError: there are checkpoints, but none is whole (nothing is moved then), or the processes
+        see different ones.
     """
-    damaged = []
-    for step in reversed(checkpoints.steps()):
-        step = distributed.from_first(step)
+    steps, damaged, problem = checkpoints.steps(), [], ""
+    # Process 0 says how many there are and which is next, so that all do the same.
+    if distributed.any_process(distributed.from_first(len(steps)) != len(steps)):
+        raise RunError(
+            f"the processes see different checkpoints in {checkpoints.directory} (here: {steps}), "
+            "expected one workdir that all hosts share"
+        )
+    for step in reversed(steps):
         try:
             state, problem = checkpoints.restore(step, like), ""
         except InputError as error:
@@ -195,9 +203,11 @@ def restore_newest(checkpoints: Checkpoints, like, *, set_aside: bool = False):
         console(problem or f"checkpoint {step} is damaged where another process reads it")
         damaged.append(step)
     else:
-        raise InputError(
-            f"{checkpoints.directory} holds no checkpoint that can be used: {problem}; to start "
-            "anew, move that folder away"
+        if not steps:
+            return None
+        raise RunError(
+            f"{checkpoints.directory} holds no checkpoint that can be used; to start anew, move "
+            "that folder away"
         )
     if damaged:
         console(f"falling back to the checkpoint of step {step}")

@@ -16,6 +16,7 @@ from collabseg_jax.errors import InputError, RunError, unknown
 DEFAULT_CONFIG = "configs/quickstart.py"
 MODES = ("train", "eval", "predict", "prepare")
 DISTRIBUTED_MODES = ("train", "eval")
+LOST = "UNKNOWN|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|FAILED_PRECONDITION"
 
 flags.DEFINE_string("workdir", "", "where the run lives; default: runs/<config name>")
 flags.DEFINE_string("mode", "train", " | ".join(MODES))
@@ -143,9 +144,11 @@ def cli() -> None:
 
         if distributed.is_joined():
             # What a collective raises whose other end is gone is a status of XLA.
-            status = re.match(r"[A-Z_]{5,}: .*", str(error))
+            status = re.match(rf"({LOST}): .*", str(error))
             _end(1, f"error: {distributed.lost(status[0])}" if status else traceback.format_exc())
         raise
+    except KeyboardInterrupt:
+        _end(130, "interrupted")
     _end(0)
 
 

@@ -42,11 +42,11 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
     train_source = prepared.source("train")
     eval_source = prepared.source(config.eval.split)
     checkpoints = Checkpoints(workdir, every=config.checkpoint.every, keep=config.checkpoint.keep)
-    state = experiment.initial_state(config, built, mesh, pretrained=not checkpoints.steps())
-    if checkpoints.steps():
-        state = experiment.restore_newest(checkpoints, state, set_aside=True)
-        console(f"continuing {workdir} after step {int(state.step)}")
+    fresh = experiment.initial_state(config, built, mesh, pretrained=not checkpoints.steps())
+    state = experiment.restore_newest(checkpoints, fresh, set_aside=True) or fresh
     start = int(state.step)
+    if start:
+        console(f"continuing {workdir} after step {start}")
     evaluator = evaluate.Evaluator(
         built.pair,
         eval_source,
@@ -96,7 +96,7 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
             final = step == config.steps
             stopped = stop.asked() and not final
             scored = config.eval.every > 0 and step % config.eval.every == 0
-            if final or scored:
+            if final or (scored and not stopped):  # there may be seconds left, just to save
                 results = evaluator(state)
                 log.write(step, eval_scalars(results))
                 console(f"step {step}: {evaluate.summary(results)}")
@@ -155,7 +155,7 @@ def complain(step: int, logs: dict, *, limit: int) -> None:
         console(f"step {step} skipped: {found}")
         return
     raise RunError(
-        f"step {step}: {found}, the {in_a_row}th skipped step in a row (config.max_skipped = "
+        f"step {step}: {found}, {in_a_row} steps skipped in a row (config.max_skipped = "
         f"{limit}). The last good state is that after step {step - in_a_row}; what usually helps: "
         "a lower lr or clip_norm of that student, a longer warm-up, precision=float32"
     )

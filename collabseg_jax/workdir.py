@@ -43,9 +43,12 @@ def locked(workdir: Path):
                 f"{workdir} is in use by {file.read() or 'another run'}; wait until it has ended, "
                 "or give another --workdir"
             ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+        except OSError as error:
+            raise RunError(f"{path}: cannot be locked: {error.strerror}") from error
+        with writing(path):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
         yield
 
 
@@ -74,12 +77,13 @@ def record_config(config, workdir: Path, *, fingerprint: str) -> None:
     Raises:
       ValueError: the workdir was trained on other data, or the processes have different data.
     """
-    mine = zlib.crc32(fingerprint.encode()) >> 1  # 31 bits, as JAX has no int64 by default
-    if distributed.any_process(distributed.from_first(mine) != mine):
-        raise InputError(
-            f"the processes have different data (here: {fingerprint}), expected the same copy in "
-            "config.data.dir of every host"
-        )
+    trained = {k: v for k, v in experiment.flatten(config).items() if not experiment.is_free(k)}
+    for what, value in (("data", fingerprint), ("configurations", json.dumps(trained))):
+        mine = zlib.crc32(value.encode()) >> 1  # 31 bits, as JAX has no int64 by default
+        if distributed.any_process(distributed.from_first(mine) != mine):
+            raise InputError(
+                f"the processes have different {what} (here: {value}), expected the same in all"
+            )
     path = workdir / "config.json"
     if path.exists():
         before = json.loads(path.read_text())["data_fingerprint"]

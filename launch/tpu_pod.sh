@@ -149,8 +149,8 @@ keep() {
     found=$(state)
     if [ "$found" = ACTIVE ]; then found=$(WORKER=0 there on_worker_state || echo silent); fi
     if [ "$found" = silent ]; then misses=$((misses + 1)); else misses=0; fi
-    # Refused, too: of a host that vanished, an NFS server may keep the lock for a while.
-    if [ "$found" = crashed ] || [ "$found" = refused ]; then
+    if [ "$found" = refused ]; then fail "the input is refused, see: $0 follow"; fi
+    if [ "$found" = crashed ]; then
       if ((SECONDS - resumed > SOON)); then crashes=0; fi
       crashes=$((crashes + 1))
     fi

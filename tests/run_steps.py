@@ -20,12 +20,12 @@ if "--float64" in sys.argv:  # before the package takes it for a default
     jax.config.update("jax_enable_x64", True)
     jnp.float32 = jnp.float64
 
-from collabseg_jax import distributed, objective, sharding, state, step
+from collabseg_jax import distributed, models, objective, sharding, state, step
 from collabseg_jax import pair as pairs
 from collabseg_jax.pair import STUDENTS
 from tests import tiny
 
-BATCH, CROP = 8, (64, 96)
+BATCH, CROP = 8, (128, 96)
 
 
 def parse():
@@ -44,14 +44,12 @@ def parse():
 def make_pair(kind, needs):
     if kind == "tiny":
         return tiny.make_pair(needs)
-    return pairs.build(
-        "deeplabv3plus_resnet18",
-        "segformer_b0",
-        num_classes=tiny.CLASSES,
-        needs=needs,
-        cnn_options={},
-        vit_options={},
+    cnn, vit = (
+        models.build(name, tiny.CLASSES, dtype=jnp.float32)
+        for name in ("deeplabv3plus_resnet18", "segformer_b0")
     )
+    bridges = models.Bridges(cnn.stage_channels, vit.stage_channels, needs, dtype=jnp.float32)
+    return pairs.Pair(cnn, vit, bridges, needs)
 
 
 def mine(layout, batch):

@@ -67,7 +67,7 @@ def test_rows_lie_where_the_layout_says():
     }
     for data, space in ((4, 1), (2, 2), (1, 4)):
         mesh = sharding.make_mesh(data, space)
-        layout = sharding.train_layout(mesh, batch_size=8, crop=(4, 2))
+        layout = sharding.Layout(mesh, 8, spatial=True)
         assert layout.rows == list(range(8))
         placed = layout.place(batch)
         for key, value in placed.items():
@@ -91,8 +91,14 @@ def test_rows_lie_where_the_layout_says():
             r"config\.batch_size is 6, expected a positive multiple of the 4 device",
         ),
         (
-            lambda: sharding.train_layout(sharding.make_mesh(space=4), batch_size=6, crop=(34, 32)),
-            r"config\.data\.crop is \(34, 32\), expected a height that config\.mesh\.space = 4",
+            lambda: sharding.train_layout(
+                sharding.make_mesh(space=4), batch_size=6, crop=(258, 32)
+            ),
+            r"config\.data\.crop is \(258, 32\), expected a height that config\.mesh\.space = 4 div",
+        ),
+        (
+            lambda: sharding.train_layout(sharding.make_mesh(space=2), batch_size=6, crop=(96, 32)),
+            r"config\.data\.crop is \(96, 32\), expected a height .* at least 128",
         ),
     ],
 )
