@@ -13,7 +13,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from collabseg_jax.errors import InputError
 
-
 # Image rows of a device: two rows of the last feature map, at stride 32. With one, and compute and
 # norms in different types, XLA (jax 0.10.2, CPU) loses three quarters of the encoder's gradient.
 MIN_ROWS = 64

@@ -94,7 +94,7 @@ def test_rows_lie_where_the_layout_says():
             lambda: sharding.train_layout(
                 sharding.make_mesh(space=4), batch_size=6, crop=(258, 32)
             ),
-            r"config\.data\.crop is \(258, 32\), expected a height that config\.mesh\.space = 4 div",
+            r"config\.data\.crop is \(258, 32\), expected a height that config\.mesh\.space = 4",
         ),
         (
             lambda: sharding.train_layout(sharding.make_mesh(space=2), batch_size=6, crop=(96, 32)),

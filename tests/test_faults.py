@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from collabseg_jax import checkpoint, data, experiment, sharding, train
+from collabseg_jax import checkpoint, data, train
 from collabseg_jax import workdir as workdirs
 from collabseg_jax.errors import InputError, RunError
 from tests import processes, tiny
@@ -45,12 +44,7 @@ def make_config(data_dir, **overrides):
 
 
 def arrays(workdir, data_dir):
-    config = make_config(data_dir)
-    classes = data.get_spec(config.data.name).num_classes
-    _, state = experiment.restore(
-        workdir, config, num_classes=classes, mesh=sharding.make_mesh(devices=jax.devices()[:1])
-    )
-    return jax.device_get({k: getattr(state, k) for k in ("cnn", "vit", "bridges", "step")})
+    return tiny.trained_arrays(workdir, make_config(data_dir))
 
 
 def assert_same_arrays(one, other):
@@ -110,25 +104,23 @@ def test_if_all_are_damaged_nothing_is_touched(finished, data_dir, tmp_path):
     shutil.copytree(finished, run)
     for step in (8, 12):
         cut_short(run / "checkpoints" / str(step))
-    with pytest.raises(InputError, match="holds no checkpoint that can be used: .*8 is damaged"):
+    with pytest.raises(RunError, match="holds no checkpoint that can be used; to start anew, mov"):
         train.run(make_config(data_dir), run)
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["12", "8"]
 
 
 def test_any_flipped_bit_changes_the_checksum():
-    chance = random.Random(0)
     tree = {"a": np.arange(7, dtype=np.float32), "b": np.array([3, -1], np.int32)}
     tree["key"] = jax.random.key(5)
-    seen = {int(checkpoint.checksum(tree))}
-    for _ in range(60):
-        name = chance.choice(["a", "b"])
-        changed = tree[name].copy()
-        words = changed.view(np.uint32)
-        words[chance.randrange(words.size)] ^= np.uint32(1 << chance.randrange(32))
-        seen.add(int(checkpoint.checksum(tree | {name: changed})))
-    assert int(checkpoint.checksum(tree | {"key": jax.random.key(6)})) not in seen
-    assert len(seen) > 50  # some of the 60 flips are the same one
-    assert int(checkpoint.checksum(tree | {"a": tree["a"][::-1].copy()})) not in seen
+    original = int(checkpoint.checksum(tree))
+    for name in ("a", "b"):
+        for word in range(tree[name].size):
+            for bit in range(0, 32, 3):
+                changed = tree[name].copy()
+                changed.view(np.uint32)[word] ^= np.uint32(1 << bit)
+                assert int(checkpoint.checksum(tree | {name: changed})) != original
+    assert int(checkpoint.checksum(tree | {"key": jax.random.key(6)})) != original
+    assert int(checkpoint.checksum(tree | {"a": tree["a"][::-1].copy()})) != original
 
 
 # --- disks -----------------------------------------------------------------------------------
@@ -220,12 +212,13 @@ def test_a_bad_batch_is_skipped_and_counted():
 
 
 def test_a_gradient_that_is_no_number_is_skipped_too():
-    """The loss is finite, but its gradient overflows: sqrt at 0."""
+    """The loss is finite, but its gradient overflows."""
     created, step, _ = tiny.make_run()
     huge = jax.tree.map(lambda p: jnp.full_like(p, 1e30), created.vit.params["norm"])
     params = created.vit.params | {"norm": huge}
     created = created.replace(vit=created.vit.replace(params=params))
     after, logs = step(created, tiny.make_batch())
+    assert np.isfinite(float(logs["vit/total"])) and not np.isfinite(float(logs["vit/grad_norm"]))
     assert int(logs["skipped"]) == 1
     np.testing.assert_array_equal(after.vit.params["norm"]["scale"], np.float32(1e30))
 
@@ -238,7 +231,7 @@ def test_a_run_of_bad_steps_stops_and_names_the_term(data_dir, tmp_path, capfd):
     line = str(error.value)
     assert line.startswith("step 3: cnn/bsd_pixel is nan")
     assert "cnn/ce is" not in line and "vit/bsd_region is" not in line
-    assert "the 3th skipped step in a row (config.max_skipped = 3)" in line
+    assert "3 steps skipped in a row (config.max_skipped = 3)" in line
     assert "step 1 skipped: cnn/bsd_pixel is nan" in capfd.readouterr().err
 
 

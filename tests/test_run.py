@@ -1,11 +1,6 @@
 """Whole runs: what a workdir holds, resuming, evaluation, prediction, refusals."""
 
 import json
-import random
-import signal
-import subprocess
-import sys
-import time
 
 import jax
 import numpy as np
@@ -13,7 +8,7 @@ import pytest
 from PIL import Image
 
 import collabseg_jax
-from collabseg_jax import data, evaluate, experiment, predict, sharding, train
+from collabseg_jax import data, evaluate, predict, sharding, train
 from collabseg_jax import workdir as workdirs
 from collabseg_jax.errors import InputError
 from tests import tiny
@@ -38,14 +33,6 @@ def finished(data_dir, tmp_path_factory):
         workdir = tmp_path_factory.mktemp("runs") / "whole"
         train.run(config, workdir)
     return workdir, config
-
-
-def parameters(workdir, config):
-    """The final state's arrays of both students and the bridges."""
-    mesh = sharding.make_mesh(devices=jax.devices()[:1])
-    classes = data.get_spec(config.data.name).num_classes
-    _, state = experiment.restore(workdir, config, num_classes=classes, mesh=mesh)
-    return jax.device_get({k: getattr(state, k) for k in ("cnn", "vit", "bridges", "step")})
 
 
 def lines(workdir):
@@ -96,8 +83,8 @@ def test_interrupted_run_ends_in_the_same_bits(finished, data_dir, tmp_path, mon
     train.run(config, tmp_path / "run")
     jax.tree.map(
         np.testing.assert_array_equal,
-        parameters(workdir, config),
-        parameters(tmp_path / "run", config),
+        tiny.trained_arrays(workdir, config),
+        tiny.trained_arrays(tmp_path / "run", config),
     )
     steps = [line["step"] for line in lines(tmp_path / "run") if "cnn/ce" in line]
     assert steps == [2, 4, 6, 8, 10, 12]
@@ -105,10 +92,10 @@ def test_interrupted_run_ends_in_the_same_bits(finished, data_dir, tmp_path, mon
 
 def test_finished_run_is_not_trained_again(finished):
     workdir, config = finished
-    before = parameters(workdir, config)
+    before = tiny.trained_arrays(workdir, config)
     results = train.run(config, workdir)
     assert results["step"] == 12
-    jax.tree.map(np.testing.assert_array_equal, before, parameters(workdir, config))
+    jax.tree.map(np.testing.assert_array_equal, before, tiny.trained_arrays(workdir, config))
 
 
 def test_eval_mode_equals_the_last_evaluation(finished):
@@ -188,30 +175,3 @@ def test_prediction_names_what_is_wrong(finished, tmp_path, overrides, message):
 def test_workdir_without_a_run_is_named(tmp_path):
     with pytest.raises(InputError, match=r"config\.json not found"):
         collabseg_jax.load(tmp_path, "cnn")
-
-
-@pytest.mark.slow
-def test_kill_9_at_random_moments(finished, data_dir, tmp_path):
-    """Killed three times after its first checkpoint, the run ends in the same bits."""
-    workdir, config = finished
-    run = tmp_path / "run"
-    flags = [f"--config.{k}={v}" for k, v in experiment.flatten(config).items() if v != ""]
-    flags = [f.replace("[", "(").replace("]", ")") for f in flags]
-    command = [sys.executable, "-m", "tests.run_tiny", f"--workdir={run}", *flags]
-    chance, kills = random.Random(0), 0
-    while kills < 3:
-        process = subprocess.Popen(command)
-        while not list(run.glob("checkpoints/*/_CHECKPOINT_METADATA")) and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(chance.uniform(0.0, 4.0))
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        process.wait()
-        if (run / "results.json").exists():
-            break
-    assert kills >= 1
-    subprocess.run(command, check=True)
-    jax.tree.map(
-        np.testing.assert_array_equal, parameters(workdir, config), parameters(run, config)
-    )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from collabseg_jax import models, objective, optim, pair, sharding, state, step
+from collabseg_jax import data, experiment, models, objective, optim, pair, sharding, state, step
 from collabseg_jax.models.bridges import Bridges
 from collabseg_jax.models.layers import Conv, ConvNorm, LayerNorm, drop_path
 from collabseg_jax.models.outputs import SegOutput
@@ -126,3 +126,11 @@ def make_config(data_dir, **overrides):
     config.eval.every, config.checkpoint.every, config.log.every = 6, 4, 2
     config.update_from_flattened_dict(overrides)
     return config
+
+
+def trained_arrays(workdir, config):
+    """All that is trained, and the step, from the newest checkpoint."""
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    classes = data.get_spec(config.data.name).num_classes
+    _, found = experiment.restore(workdir, config, num_classes=classes, mesh=mesh)
+    return jax.device_get({k: getattr(found, k) for k in ("cnn", "vit", "bridges", "step")})
