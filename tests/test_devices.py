@@ -50,8 +50,10 @@ def test_a_mesh_equals_one_device(folder, kind, name):
     other = run_steps(folder, name, kind, *MESHES[name])
     tolerance = 1e-4 if "space" in name else 1e-5
     for part in ("cnn", "vit", "bridges"):
-        assert difference(one, other, f"gradient {part}")[0] < tolerance
-        assert difference(one, other, f"parameter {part}")[1] < tolerance
+        gradient = difference(one, other, f"gradient {part}")[0]
+        parameter = difference(one, other, f"parameter {part}")[1]
+        print(f"{kind}, {name}, {part}: gradient {gradient:.1e}, parameters {parameter:.1e}")
+        assert gradient < tolerance and parameter < tolerance
     for key in (key for key in one.files if key.startswith("logs0")):
         np.testing.assert_allclose(one[key], other[key], rtol=tolerance, atol=1e-6, err_msg=key)
     for key in (key for key in one.files if key.startswith("confusion")):

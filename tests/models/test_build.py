@@ -27,7 +27,8 @@ def test_unknown_option():
     assert "did you mean 'drop_path'" in message
     assert message.endswith("valid: drop_path, dropout, dtype, head")
     message = refused(CNN, outputstride=16)
-    assert message.endswith("valid: dropout, dtype, low_level, output_stride, separable")
+    options = "atrous_rates, dropout, dtype, low_level, output_stride, separable"
+    assert message.endswith(f"valid: {options}")
 
 
 @pytest.mark.parametrize("option", [{"encoder": "b5"}, {"output_stride": 16}, {"parent": None}])
@@ -40,6 +41,13 @@ def test_output_stride(stride):
     message = refused(CNN, output_stride=stride)
     assert f"output_stride is {stride}" in message
     assert "8, 16 or 32" in message
+
+
+@pytest.mark.parametrize("rates", [(6, 12), (6, 12, 18, 24), (0, 6, 12)])
+def test_atrous_rates(rates):
+    assert f"atrous_rates is {rates}, expected three of at least 1" in refused(
+        CNN, atrous_rates=rates
+    )
 
 
 def test_head():
@@ -56,3 +64,7 @@ def test_number_of_classes(classes):
 def test_options_arrive():
     model = models.build(CNN, 7, output_stride=8, dropout=0.0)
     assert (model.num_classes, model.output_stride, model.dropout) == (7, 8, 0.0)
+    for rates, expected in (((), (12, 24, 36)), ((3, 6, 9), (3, 6, 9))):
+        model = models.build(CNN, 7, output_stride=8, atrous_rates=rates)
+        bound = model.bind({"params": {}})
+        assert bound.aspp.rates == expected
