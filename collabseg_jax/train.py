@@ -42,8 +42,8 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
     train_source = prepared.source("train")
     eval_source = prepared.source(config.eval.split)
     checkpoints = Checkpoints(workdir, every=config.checkpoint.every, keep=config.checkpoint.keep)
-    fresh = experiment.initial_state(config, built, mesh, pretrained=not checkpoints.steps())
-    state = experiment.restore_newest(checkpoints, fresh, set_aside=True) or fresh
+    state = experiment.initial_state(config, built, mesh, pretrained=not checkpoints.steps())
+    state = experiment.restore_newest(checkpoints, state, set_aside=True) or state
     start = int(state.step)
     if start:
         console(f"continuing {workdir} after step {start}")
