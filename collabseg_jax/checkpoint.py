@@ -38,7 +38,13 @@ class Checkpoints:
         self._every = every
         self._checkpointer = ocp.training.Checkpointer(
             self.directory,
-            context=ocp.Context(async_options=ocp.options.AsyncOptions(timeout_secs=_NO_TIMEOUT)),
+            context=ocp.Context(
+                async_options=ocp.options.AsyncOptions(
+                    timeout_secs=_NO_TIMEOUT,
+                    # Else its threads wait for ever for the folders of a read-only disk.
+                    create_directories_asynchronously=False,
+                )
+            ),
             # What a killed save left; a mere reader must not touch a save that is under way.
             cleanup_tmp_directories=every > 0,
             preservation_policy=preservation.AnyPreservationPolicy(

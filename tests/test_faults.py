@@ -188,6 +188,19 @@ def test_a_read_only_disk(data_dir, tmp_path):
     assert "Traceback" not in said
 
 
+def test_checkpoints_on_a_read_only_disk(data_dir, tmp_path):
+    """All else can be written, so it is the first save that fails."""
+    place = '"$DISK/run/checkpoints"'
+    before = f"mkdir -p {place} && mount -t tmpfs -o ro none {place}"
+    said, code, _ = on_small_disk(tmp_path, data_dir, "10m", before)
+    assert code == 1, said
+    [line] = [line for line in said.splitlines() if line.startswith("error:")]
+    assert "run/checkpoints: a checkpoint could not be saved: " in line
+    assert "Read-only file system" in line
+    assert "The last good one: none" in line
+    assert "Traceback" not in said
+
+
 # --- losses that are no numbers --------------------------------------------------------------
 
 
