@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from collabseg_jax import losses, ops
+from collabseg_jax import losses
 from collabseg_jax.errors import InputError, unknown
 from collabseg_jax.pair import STUDENTS, PairOutput, peer_of
 
@@ -130,7 +130,7 @@ def spread(features) -> dict:
 def _views(output: PairOutput, labels) -> dict[str, View]:
     logits, ce, correct = {}, {}, {}
     for name in STUDENTS:
-        z = ops.resize_bilinear(output.students[name].logits, labels.shape[1:3])
+        z = output.students[name].logits_at(labels.shape[1:3])
         logits[name] = z
         ce[name], valid = losses.cross_entropy(z, labels)
         correct[name] = jnp.argmax(z, -1) == labels

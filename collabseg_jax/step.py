@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from collabseg_jax import augment, metrics, ops
+from collabseg_jax import augment, metrics
 from collabseg_jax import objective as objectives
 from collabseg_jax import pair as pairs
 from collabseg_jax import sharding as shardings
@@ -85,8 +85,7 @@ def segment(variables, images, *, pair, outputs, shape=None):
     probabilities = {}
     for name in students:
         result = getattr(pair, name).apply(variables[name], images, train=False)
-        logits = ops.resize_bilinear(result.logits, shape or images.shape[1:3])
-        probabilities[name] = jax.nn.softmax(logits)
+        probabilities[name] = jax.nn.softmax(result.logits_at(shape or images.shape[1:3]))
     if "ensemble" in outputs:
         probabilities["ensemble"] = sum(probabilities[s] for s in STUDENTS) / len(STUDENTS)
     return {name: probabilities[name] for name in outputs}

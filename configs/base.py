@@ -36,11 +36,17 @@ def get_config():
 
     c.cnn = ConfigDict()
     c.cnn.model = "deeplabv3plus_resnet18"
-    c.cnn.pretrained = ""  # .safetensors with torchvision names
+    c.cnn.pretrained = ""  # a file or directory of weights, see docs/weights.md
     c.cnn.output_stride = 16
-    c.cnn.atrous_rates = ()  # of ASPP; (): those of output_stride, for crops of about 512
+    c.cnn.decoder = "paper"  # paper | smp (can be exported to that library)
+    c.cnn.atrous_rates = ()  # of ASPP; (): those of decoder and output_stride, for crops of 512
     c.cnn.separable = True
+    c.cnn.stem = "7x7"  # of ResNet: 7x7 | deep (three 3x3)
+    c.cnn.stride_in = "3x3"  # of ResNet-50 and 101: 3x3 (v1.5) | 1x1 (v1)
+    c.cnn.bn_eps = 1e-5
+    c.cnn.bn_momentum = 0.9  # share of the old running average
     c.cnn.dropout = 0.1
+    c.cnn.dropout_kind = "channel"  # channel | element
     c.cnn.optimizer = "sgd"
     c.cnn.lr = 0.01
     c.cnn.momentum = 0.9
@@ -53,7 +59,13 @@ def get_config():
     c.vit.model = "segformer_b0"
     c.vit.pretrained = ""
     c.vit.head = "folded"  # folded | plain: one function, two formulations
+    c.vit.width = 0  # of the head; 0: the paper's
+    c.vit.align_corners = False  # of the logits' enlargement; True in smp
+    c.vit.layer_norm_eps = 1e-5  # transformers' (needed to export to it); NVlabs and smp: 1e-6
+    c.vit.bn_eps = 1e-5
+    c.vit.bn_momentum = 0.9
     c.vit.dropout = 0.1
+    c.vit.dropout_kind = "channel"  # channel | element
     c.vit.drop_path = 0.1
     c.vit.optimizer = "adamw"
     c.vit.lr = 6e-5

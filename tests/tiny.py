@@ -27,10 +27,19 @@ class Student(nn.Module):
     encoder: str
     num_classes: int = CLASSES
     output_stride: int = 16
+    decoder: str = "paper"
     atrous_rates: tuple = ()
     separable: bool = True
+    stem: str = "7x7"
+    stride_in: str = "3x3"
     head: str = "folded"
+    width: int = 0
+    align_corners: bool = False
+    layer_norm_eps: float = 1e-5
+    bn_eps: float = 1e-5
+    bn_momentum: float = 0.9
     dropout: float = 0.1
+    dropout_kind: str = "channel"
     drop_path: float = 0.1
     dtype: object = jnp.float32
 

@@ -2,11 +2,19 @@
 
 from collabseg_jax.errors import InputError, unknown
 from collabseg_jax.models.bridges import Bridges
-from collabseg_jax.models.deeplab import ATROUS_RATES, DeepLabV3Plus
+from collabseg_jax.models.deeplab import DECODERS, DeepLabV3Plus
 from collabseg_jax.models.mix_transformer import MITS
 from collabseg_jax.models.outputs import SegOutput
-from collabseg_jax.models.resnet import RESNETS
-from collabseg_jax.models.segformer import SegFormer
+from collabseg_jax.models.resnet import RESNETS, STEMS, STRIDE_PLACES
+from collabseg_jax.models.segformer import HEADS, SegFormer
+
+CHOICES = {
+    "decoder": tuple(DECODERS),
+    "stem": STEMS,
+    "stride_in": STRIDE_PLACES,
+    "head": HEADS,
+    "dropout_kind": ("channel", "element"),
+}
 
 # name: (module, encoder)
 MODELS = {
@@ -46,14 +54,37 @@ def build(name: str, num_classes: int = 21, **options):
             raise unknown(f"option of {name}", option, valid)
     if num_classes < 2:
         raise InputError(f"num_classes is {num_classes}, expected at least 2")
-    if options.get("output_stride", 16) not in ATROUS_RATES:
-        raise InputError(f"output_stride is {options['output_stride']}, expected 8, 16 or 32")
+    for option, choices in CHOICES.items():
+        if option in options and options[option] not in choices:
+            raise unknown(f"{option} of {name}", options[option], choices)
+    if module is DeepLabV3Plus:
+        _check_deeplab(name, encoder, options)
+    for option in ("layer_norm_eps", "bn_eps"):
+        if not 0 < options.get(option, 1e-5) < 1:
+            raise InputError(f"{option} is {options[option]}, expected more than 0 and less than 1")
+    for option in ("bn_momentum", "dropout", "drop_path"):
+        if not 0 <= options.get(option, 0) < 1:
+            raise InputError(f"{option} is {options[option]}, expected 0 or more and less than 1")
+    if options.get("width", 0) < 0:
+        raise InputError(f"width is {options['width']}, expected at least 1, or 0 for the paper's")
+    return module(encoder=encoder, num_classes=num_classes, **options)
+
+
+def _check_deeplab(name: str, encoder: str, options: dict) -> None:
+    decoder = options.get("decoder", "paper")
+    stride, strides = options.get("output_stride", 16), DECODERS[decoder].atrous_rates
+    if stride not in strides:
+        valid = ", ".join(map(str, strides))
+        raise InputError(f"output_stride is {stride}, expected one of {valid} (decoder={decoder})")
     rates = tuple(options.get("atrous_rates", ()))
     if rates and (len(rates) != 3 or min(rates) < 1):
         raise InputError(f"atrous_rates is {rates}, expected three of at least 1, or ()")
-    if options.get("head", "folded") not in ("folded", "plain"):
-        raise InputError(f"head is {options['head']!r}, expected 'folded' or 'plain'")
-    return module(encoder=encoder, num_classes=num_classes, **options)
+    if encoder == "mobilenet_v2":
+        for option, only in (("stem", "7x7"), ("stride_in", "3x3")):
+            if options.get(option, only) != only:
+                raise InputError(
+                    f"{option} is {options[option]!r}, expected {only!r}: {name} has no such choice"
+                )
 
 
 __all__ = [

@@ -111,7 +111,7 @@ class BatchNorm(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """Convolution, BatchNorm and an activation (None for none)."""
+    """Convolution, BatchNorm (`norm` makes it) and an activation (None for none)."""
 
     features: int
     size: int = 1
@@ -119,6 +119,7 @@ class ConvNorm(nn.Module):
     dilation: int = 1
     activation: Callable | None = nn.relu
     dtype: Any = jnp.float32
+    norm: Callable = BatchNorm
 
     @nn.compact
     def __call__(self, x, *, batch_stats: bool):
@@ -126,7 +127,7 @@ class ConvNorm(nn.Module):
         x = Conv(
             self.features, self.size, self.stride, self.dilation, dtype=self.dtype, name="conv"
         )(x)
-        x = BatchNorm(dtype=self.dtype, name="norm")(x, batch_stats=batch_stats)
+        x = self.norm(dtype=self.dtype, name="norm")(x, batch_stats=batch_stats)
         return x if self.activation is None else self.activation(x)
 
 
@@ -137,12 +138,13 @@ class DepthwiseNorm(nn.Module):
     dilation: int = 1
     activation: Callable = nn.relu
     dtype: Any = jnp.float32
+    norm: Callable = BatchNorm
 
     @nn.compact
     def __call__(self, x, *, batch_stats: bool):
         """[B, H, W, C] -> [B, ceil(H/stride), ceil(W/stride), C]."""
         x = DepthwiseConv(self.stride, self.dilation, dtype=self.dtype, name="conv")(x)
-        x = BatchNorm(dtype=self.dtype, name="norm")(x, batch_stats=batch_stats)
+        x = self.norm(dtype=self.dtype, name="norm")(x, batch_stats=batch_stats)
         return self.activation(x)
 
 
@@ -177,7 +179,8 @@ def drop_path(x, rate: float, rng):
     return x * (keep / (1.0 - rate)).astype(x.dtype)
 
 
-def channel_dropout(x, rate: float, rng):
-    """Dropout of whole channels of [B, h, w, C] (torch Dropout2d), as both original heads do."""
-    keep = jax.random.bernoulli(rng, 1.0 - rate, (x.shape[0], 1, 1, x.shape[-1]))
+def dropout(x, rate: float, rng, *, kind: str):
+    """Dropout of [B, h, w, C]: of whole "channel"s (torch Dropout2d) or of each "element"."""
+    shape = (x.shape[0], 1, 1, x.shape[-1]) if kind == "channel" else x.shape
+    keep = jax.random.bernoulli(rng, 1.0 - rate, shape)
     return x * (keep / (1.0 - rate)).astype(x.dtype)

@@ -19,7 +19,7 @@ MITS = {
 }
 HEADS = (1, 2, 5, 8)
 REDUCTIONS = (8, 4, 2, 1)
-EMBED_EPS = 1e-5  # LayerNorm of patch embedding and reduction in the original; blocks use 1e-6
+EMBED_EPS = 1e-5  # LayerNorm of patch embedding and spatial reduction, in all implementations
 
 
 class Attention(nn.Module):
@@ -126,13 +126,13 @@ class MixTransformer(nn.Module):
     Attributes:
       variant: a key of `MITS`.
       drop_path: rate of the last block; it rises linearly from 0 at the first.
-      eps: of the LayerNorms in blocks and after stages (1e-6 in the original code).
+      eps: of the LayerNorms in blocks and after stages; see `SegFormer.layer_norm_eps`.
     Source: Xie et al. 2021, section 3.1 and table 6.
     """
 
     variant: str
     drop_path: float = 0.1
-    eps: float = 1e-6
+    eps: float = 1e-5
     dtype: Any = jnp.float32
 
     def setup(self):

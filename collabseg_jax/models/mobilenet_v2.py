@@ -1,11 +1,13 @@
 """MobileNetV2 encoder (width 1.0) with a chosen output stride."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 
-from collabseg_jax.models.layers import ConvNorm, DepthwiseNorm
+from collabseg_jax.models.layers import BatchNorm, ConvNorm, DepthwiseNorm
 
 # Of each stage: (expansion, channels, blocks, stride of the first block), torchvision's table
 # split where docs/method.md splits `features`: [:4], [4:7], [7:14], [14:18].
@@ -15,7 +17,13 @@ STAGES = (
     ((6, 64, 4, 2), (6, 96, 3, 1)),
     ((6, 160, 3, 2), (6, 320, 1, 1)),
 )
-STAGE_CHANNELS = tuple(groups[-1][1] for groups in STAGES)
+LAST_CONV = 1280
+
+
+def stage_channels(last_conv: bool) -> tuple[int, ...]:
+    """Channels of the four stages."""
+    channels = tuple(groups[-1][1] for groups in STAGES)
+    return (*channels[:3], LAST_CONV) if last_conv else channels
 
 
 class InvertedResidual(nn.Module):
@@ -25,43 +33,50 @@ class InvertedResidual(nn.Module):
     expansion: int
     stride: int = 1
     dilation: int = 1
+    norm: Callable = BatchNorm
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x, *, batch_stats: bool):
         """[B, h, w, C] -> [B, h/stride, w/stride, features]."""
+        options = {"dtype": self.dtype, "norm": self.norm}
         y = x
         if self.expansion != 1:
             y = ConvNorm(
-                self.expansion * x.shape[-1],
-                activation=nn.relu6,
-                dtype=self.dtype,
-                name="expand",
+                self.expansion * x.shape[-1], activation=nn.relu6, name="expand", **options
             )(y, batch_stats=batch_stats)
-        y = DepthwiseNorm(self.stride, self.dilation, nn.relu6, dtype=self.dtype, name="depthwise")(
+        y = DepthwiseNorm(self.stride, self.dilation, nn.relu6, name="depthwise", **options)(
             y, batch_stats=batch_stats
         )
-        y = ConvNorm(self.features, activation=None, dtype=self.dtype, name="project")(
+        y = ConvNorm(self.features, activation=None, name="project", **options)(
             y, batch_stats=batch_stats
         )
         return x + y if x.shape == y.shape else y
 
 
 class MobileNetV2(nn.Module):
-    """`features[:18]` of torchvision's MobileNetV2 in four stages of 24, 32, 96, 320 channels.
+    """`features` of torchvision's MobileNetV2 in four stages of 24, 32, 96, 320 channels.
 
     Attributes:
       output_stride: 8, 16 or 32; a block that would stride past it is dilated instead from the
         next block on.
+      dilate_first: that block itself is dilated already (smp).
+      last_conv: F4 includes `features[18]`, a 1x1 convolution to 1280 channels (smp).
+      norm: makes the BatchNorms.
+      dtype: of the compute.
     Source: Sandler et al. 2018, table 2.
     """
 
     output_stride: int = 16
+    dilate_first: bool = False
+    last_conv: bool = False
+    norm: Callable = BatchNorm
     dtype: Any = jnp.float32
 
     def setup(self):
         """Build stem and stages; blocks carry torchvision's index in their name."""
-        self.stem = ConvNorm(32, 3, 2, activation=nn.relu6, dtype=self.dtype)
+        conv = functools.partial(ConvNorm, activation=nn.relu6, dtype=self.dtype, norm=self.norm)
+        self.stem = conv(32, 3, 2)
         stages, index, stride, dilation = [], 1, 2, 1
         for groups in STAGES:
             blocks = []
@@ -70,14 +85,23 @@ class MobileNetV2(nn.Module):
                     step, rate = (first if j == 0 else 1), dilation
                     if step == 2 and stride >= self.output_stride:
                         step, dilation = 1, 2 * dilation
+                        rate = dilation if self.dilate_first else rate
                     stride *= step
                     blocks.append(
                         InvertedResidual(
-                            channels, expansion, step, rate, self.dtype, name=f"features{index}"
+                            channels,
+                            expansion,
+                            step,
+                            rate,
+                            self.norm,
+                            self.dtype,
+                            name=f"features{index}",
                         )
                     )
                     index += 1
             stages.append(blocks)
+        if self.last_conv:
+            stages[3].append(conv(LAST_CONV, name=f"features{index}"))
         self.stages = stages
 
     def stage(self, i: int, x, *, batch_stats: bool):

@@ -1,5 +1,7 @@
 """SegFormer: a Mix Transformer and the all-MLP head."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,12 +13,13 @@ from collabseg_jax.models.layers import (
     TRUNCATED,
     BatchNorm,
     Conv,
-    channel_dropout,
+    dropout,
 )
 from collabseg_jax.models.mix_transformer import MITS, MixTransformer
 from collabseg_jax.models.outputs import SegOutput
 
-HEAD_WIDTH = {"b0": 256, "b1": 256}  # 768 for the larger ones
+HEADS = ("folded", "plain")
+WIDTH = {"b0": 256, "b1": 256, "b2": 768, "b3": 768, "b4": 768, "b5": 768}  # Xie et al., table 6
 
 
 class MLPHead(nn.Module):
@@ -30,6 +33,7 @@ class MLPHead(nn.Module):
 
     width: int
     folded: bool = True
+    norm: Callable = BatchNorm
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -55,7 +59,7 @@ class MLPHead(nn.Module):
             total = ops.conv(
                 jnp.concatenate(concatenated, axis=-1), fuse[None, None].astype(self.dtype)
             )
-        total = BatchNorm(dtype=self.dtype, name="norm")(total, batch_stats=batch_stats)
+        total = self.norm(dtype=self.dtype, name="norm")(total, batch_stats=batch_stats)
         return nn.relu(total)
 
 
@@ -66,8 +70,18 @@ class SegFormer(nn.Module):
       encoder: a key of `mix_transformer.MITS`.
       num_classes: K.
       head: "folded" or "plain", two formulations of one head.
-      dropout: rate of channel dropout before the classifier.
-      drop_path: stochastic depth of the last block.
+      width: channels of the head; 0 for the paper's (256 for B0 and B1, 768 for the others; smp
+        has 256 for all).
+      align_corners: how the logits are enlarged; False in the original and transformers, True in
+        smp.
+      layer_norm_eps: of the LayerNorms in blocks and after stages: 1e-5 in transformers (whatever
+        its config says), 1e-6 in NVlabs' code and smp. Those of patch embeddings and spatial
+        reductions have 1e-5 in all of them.
+      bn_eps, bn_momentum: of the head's BatchNorm; 1e-5 and 0.9 (torch's momentum 0.1) everywhere.
+      dropout: rate before the classifier.
+      dropout_kind: "channel" (torch Dropout2d; NVlabs) or "element" (torch Dropout; transformers).
+      drop_path: stochastic depth of the last block; it rises linearly from 0 at the first, in all
+        of them.
       dtype: of the compute.
     Source: Xie et al. 2021.
     """
@@ -75,7 +89,13 @@ class SegFormer(nn.Module):
     encoder: str
     num_classes: int = 21
     head: str = "folded"
+    width: int = 0
+    align_corners: bool = False
+    layer_norm_eps: float = 1e-5
+    bn_eps: float = 1e-5
+    bn_momentum: float = 0.9
     dropout: float = 0.1
+    dropout_kind: str = "channel"
     drop_path: float = 0.1
     dtype: Any = jnp.float32
 
@@ -86,9 +106,14 @@ class SegFormer(nn.Module):
 
     def setup(self):
         """Build encoder and head."""
-        self.backbone = MixTransformer(self.encoder, self.drop_path, dtype=self.dtype)
+        self.backbone = MixTransformer(
+            self.encoder, self.drop_path, self.layer_norm_eps, dtype=self.dtype
+        )
         self.decode_head = MLPHead(
-            HEAD_WIDTH.get(self.encoder, 768), self.head == "folded", self.dtype
+            self.width or WIDTH[self.encoder],
+            self.head == "folded",
+            functools.partial(BatchNorm, momentum=self.bn_momentum, eps=self.bn_eps),
+            self.dtype,
         )
         self.classifier = Conv(
             self.num_classes, use_bias=True, kernel_init=CLASSIFIER, dtype=self.dtype
@@ -116,6 +141,6 @@ class SegFormer(nn.Module):
         embedding = self.decode_head(stages, batch_stats=train)
         x = embedding
         if train and self.dropout > 0:
-            x = channel_dropout(x, self.dropout, self.make_rng("dropout"))
+            x = dropout(x, self.dropout, self.make_rng("dropout"), kind=self.dropout_kind)
         logits = self.classifier(x).astype(jnp.float32)
-        return SegOutput(tuple(stages), embedding, logits)
+        return SegOutput(tuple(stages), embedding, logits, self.align_corners)

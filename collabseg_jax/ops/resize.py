@@ -10,15 +10,16 @@ from jax import lax
 from collabseg_jax.ops.backend import formulation
 
 
-def resize_bilinear(x, shape):
-    """Bilinear interpolation at half-pixel centres, without antialiasing.
+def resize_bilinear(x, shape, *, align_corners=False):
+    """Bilinear interpolation without antialiasing; equals torch's F.interpolate(mode="bilinear").
 
-    Equals torch's F.interpolate(mode="bilinear", align_corners=False): output o reads the input at
-    (o + 0.5) * in / out - 0.5, held within the map.
+    Output o reads the input at (o + 0.5) * in / out - 0.5, held within the map; with
+    `align_corners`, at o * (in - 1) / (out - 1), so that the corners stay where they are.
 
     Args:
       x: [B, H, W, C] float.
       shape: (H', W').
+      align_corners: which of the two; False is half-pixel centres.
     Returns:
       [B, H', W', C] in x's dtype; x itself when the shape is the same.
     """
@@ -31,18 +32,41 @@ def resize_bilinear(x, shape):
         return x
     if formulation() == "plain":
         full = (x.shape[0], *shape, x.shape[3])
+        if align_corners:
+            return _aligned(x, full)
         return jax.image.resize(x, full, "bilinear", antialias=False)
-    y = _resize_axis(x.astype(jnp.float32), 2, shape[1])
-    return _resize_axis(y, 1, shape[0]).astype(x.dtype)
+    y = _resize_axis(x.astype(jnp.float32), 2, shape[1], align_corners)
+    return _resize_axis(y, 1, shape[0], align_corners).astype(x.dtype)
 
 
-def _resize_axis(x, axis, size):
+def _aligned(x, full):
+    """With aligned corners, as two products with interpolation matrices.
+
+    `jax.image` cannot do it. The sizes may be symbolic (export), so NumPy cannot make them.
+    """
+
+    def matrix(size, length):
+        step = (jnp.float32(length) - 1) / jnp.maximum(jnp.float32(size) - 1, 1)
+        distance = jnp.arange(size)[:, None] * step - jnp.arange(length)
+        return jnp.maximum(0, 1 - jnp.abs(distance))
+
+    y = jnp.einsum(
+        "oh,bhwc,pw->bopc",
+        matrix(full[1], x.shape[1]),
+        x.astype(jnp.float32),
+        matrix(full[2], x.shape[2]),
+        precision=lax.Precision.HIGHEST,
+    )
+    return y.astype(x.dtype)
+
+
+def _resize_axis(x, axis, size, align_corners):
     length = x.shape[axis]
     if length == size:
         return x
-    if size % length == 0:
+    if size % length == 0 and not align_corners:
         return _enlarge(x, axis, size // length)
-    return _interpolate(x, axis, length, size)
+    return _interpolate(x, axis, length, size, align_corners)
 
 
 def _enlarge(x, axis, factor):
@@ -60,29 +84,33 @@ def _enlarge(x, axis, factor):
     return jnp.stack(phases, axis + 1).reshape(shape)
 
 
-def _neighbours(length, size):
+def _neighbours(length, size, align_corners):
     """The two input positions each output lies between, and the share of the second."""
-    at = np.clip((np.arange(size) + 0.5) * (length / size) - 0.5, 0, length - 1)
+    if align_corners:
+        at = np.arange(size) * ((length - 1) / max(1, size - 1))
+    else:
+        at = (np.arange(size) + 0.5) * (length / size) - 0.5
+    at = np.clip(at, 0, length - 1)
     low = np.floor(at).astype(np.int32)
     return low, np.minimum(low + 1, length - 1), (at - low).astype(np.float32)
 
 
 # Reading two neighbours is the fast way forward; its transpose is a scatter, so the way back is a
 # product with the interpolation matrix.
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _interpolate(x, axis, length, size):
-    low, high, share = _neighbours(length, size)
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _interpolate(x, axis, length, size, align_corners):
+    low, high, share = _neighbours(length, size, align_corners)
     share = share.reshape(size, *[1] * (3 - axis))
     low, high = (x.take(at, axis, mode="clip") for at in (low, high))
     return low * (1 - share) + high * share
 
 
-def _forward(x, axis, length, size):
-    return _interpolate(x, axis, length, size), None
+def _forward(x, axis, length, size, align_corners):
+    return _interpolate(x, axis, length, size, align_corners), None
 
 
-def _backward(axis, length, size, _, g):
-    low, high, share = _neighbours(length, size)
+def _backward(axis, length, size, align_corners, _, g):
+    low, high, share = _neighbours(length, size, align_corners)
     matrix = np.zeros((size, length), np.float32)
     matrix[np.arange(size), low] = 1 - share
     matrix[np.arange(size), high] += share

@@ -25,10 +25,11 @@ def test_unknown_option():
     message = refused(VIT, drop_paths=0.1)
     assert "'drop_paths'" in message
     assert "did you mean 'drop_path'" in message
-    assert message.endswith("valid: drop_path, dropout, dtype, head")
+    options = "align_corners, bn_eps, bn_momentum, drop_path, dropout, dropout_kind, dtype, head"
+    assert message.endswith(f"valid: {options}, layer_norm_eps, width")
     message = refused(CNN, outputstride=16)
-    options = "atrous_rates, dropout, dtype, low_level, output_stride, separable"
-    assert message.endswith(f"valid: {options}")
+    options = "atrous_rates, bn_eps, bn_momentum, decoder, dropout, dropout_kind, dtype"
+    assert message.endswith(f"valid: {options}, output_stride, separable, stem, stride_in")
 
 
 @pytest.mark.parametrize("option", [{"encoder": "b5"}, {"output_stride": 16}, {"parent": None}])
@@ -40,7 +41,12 @@ def test_what_is_no_option_of_segformer(option):
 def test_output_stride(stride):
     message = refused(CNN, output_stride=stride)
     assert f"output_stride is {stride}" in message
-    assert "8, 16 or 32" in message
+    assert "one of 8, 16, 32 (decoder=paper)" in message
+
+
+def test_smp_has_no_output_stride_32():
+    message = refused(CNN, output_stride=32, decoder="smp")
+    assert message == "output_stride is 32, expected one of 8, 16 (decoder=smp)"
 
 
 @pytest.mark.parametrize("rates", [(6, 12), (6, 12, 18, 24), (0, 6, 12)])
@@ -50,10 +56,37 @@ def test_atrous_rates(rates):
     )
 
 
-def test_head():
-    message = refused(VIT, head="flat")
-    assert "'flat'" in message
-    assert "'folded' or 'plain'" in message
+@pytest.mark.parametrize(
+    ("name", "option", "value", "valid"),
+    [
+        (VIT, "head", "flat", "folded, plain"),
+        (VIT, "dropout_kind", "chanel", "channel, element"),
+        (CNN, "decoder", "papers", "paper, smp"),
+        (CNN, "stem", "3x3", "7x7, deep"),
+        (CNN, "stride_in", "7x7", "1x1, 3x3"),
+    ],
+)
+def test_choices(name, option, value, valid):
+    message = refused(name, **{option: value})
+    assert f"{option} of {name} {value!r}" in message
+    assert valid in message
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        (VIT, "layer_norm_eps", 0.0),
+        (CNN, "bn_eps", -1e-5),
+        (CNN, "bn_momentum", 1.0),
+        (VIT, "dropout", 1.0),
+        (VIT, "drop_path", -0.1),
+        (VIT, "width", -1),
+        ("deeplabv3plus_mobilenet_v2", "stem", "deep"),
+        ("deeplabv3plus_mobilenet_v2", "stride_in", "1x1"),
+    ],
+)
+def test_values(name, option, value):
+    assert f"{option} is {value!r}, expected" in refused(name, **{option: value})
 
 
 @pytest.mark.parametrize("classes", [0, 1])

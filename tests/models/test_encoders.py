@@ -63,18 +63,18 @@ def test_mobilenet_v2_from_torchvision_names(tmp_path, stride, replaced):
         assert cases.difference(x, expected[i - 1]) < 2e-5
 
 
-def mit_stage(x, p, index, depth):
-    """Xie et al. 2021, section 3.1; the two epsilons are those of the original code."""
+def mit_stage(x, p, index, depth, eps):
+    """Xie et al. 2021, section 3.1; patch embedding and reduction have an epsilon of their own."""
     heads, reduction = ((1, 8), (2, 4), (5, 2), (8, 1))[index]
     x = ref.conv(x, p["patch_embed"]["kernel"], 4 if index == 0 else 2) + p["patch_embed"]["bias"]
     x = ref.layer_norm(x, p["patch_norm"], 1e-5)
     for j in range(1, depth + 1):
-        x = mit_block(x, p[f"block{j}"], heads, reduction)
-    return ref.layer_norm(x, p["norm"], 1e-6)
+        x = mit_block(x, p[f"block{j}"], heads, reduction, eps)
+    return ref.layer_norm(x, p["norm"], eps)
 
 
-def mit_block(x, p, heads, reduction):
-    y = ref.layer_norm(x, p["norm1"], 1e-6)
+def mit_block(x, p, heads, reduction, eps):
+    y = ref.layer_norm(x, p["norm1"], eps)
     a, source = p["attention"], y
     if reduction > 1:
         source = ref.conv(y, a["reduce"]["kernel"], reduction, padding=0) + a["reduce"]["bias"]
@@ -86,7 +86,7 @@ def mit_block(x, p, heads, reduction):
     y = np.stack([ref.attention(*image, heads) for image in zip(q, k, v, strict=True)])
     x = x + ref.linear(y.reshape(x.shape), a["out"])
     f = p["ffn"]
-    y = ref.linear(ref.layer_norm(x, p["norm2"], 1e-6), f["fc1"])
+    y = ref.linear(ref.layer_norm(x, p["norm2"], eps), f["fc1"])
     y = ref.gelu(ref.depthwise(y, f["depthwise"]["kernel"]) + f["depthwise"]["bias"])
     return x + ref.linear(y, f["fc2"])
 
@@ -101,17 +101,18 @@ def mit_variables(module):
     return traverse_util.unflatten_dict(flat)
 
 
+@pytest.mark.parametrize("eps", [1e-6, 1e-5])
 @pytest.mark.parametrize(
     ("i", "shape"),
     [(1, (67, 97, 3)), (2, (19, 27, 32)), (3, (9, 11, 64)), (4, (5, 7, 160))],
 )
-def test_mix_transformer_stage(i, shape):
-    module = cases.model("segformer_b0")
+def test_mix_transformer_stage(i, shape, eps):
+    module = cases.model("segformer_b0", layer_norm_eps=eps)
     variables = mit_variables(module)
     x = cases.noise(2, *shape)
     got = cases.stage(module, variables, i, x, drop=False)
     p = cases.wide(variables["params"]["backbone"][f"stage{i}"])
-    assert cases.difference(got, mit_stage(cases.wide(x), p, i - 1, 2)) < 2e-5
+    assert cases.difference(got, mit_stage(cases.wide(x), p, i - 1, 2, eps)) < 2e-5
 
 
 @pytest.mark.parametrize(("variant", "depths"), [("b0", (2, 2, 2, 2)), ("b2", (3, 4, 6, 3))])

@@ -90,7 +90,8 @@ def test_aspp(convolutions, size):
     def dense(x, p, s, rate):
         return ref.conv_norm(x, p["dense"], s["dense"], dilation=rate)
 
-    module = models.deeplab.ASPP((6, 12, 18), convolutions == "separable")
+    atrous = functools.partial(models.deeplab.Conv3x3, separable=convolutions == "separable")
+    module = models.deeplab.ASPP((6, 12, 18), atrous)
     x = cases.noise(2, *size, 12) + 0.3
     variables = cases.module_variables(module, x, batch_stats=False)
     got = jax.jit(lambda v, x: module.apply(v, x, batch_stats=False))(variables, x)

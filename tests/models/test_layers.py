@@ -1,11 +1,13 @@
 """Norms and random layers."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from collabseg_jax.models.layers import BatchNorm, channel_dropout, drop_path
+from collabseg_jax.models.layers import BatchNorm, drop_path, dropout
 from collabseg_jax.models.mix_transformer import Block
 from tests.models import cases
 from tests.models import reference as ref
@@ -81,27 +83,36 @@ def test_bfloat16_keeps_statistics_in_float32():
     np.testing.assert_allclose(updates["batch_stats"]["mean"], expected, rtol=1e-5, atol=1e-6)
 
 
+CHANNELS, ELEMENTS = (functools.partial(dropout, kind=kind) for kind in ("channel", "element"))
+
+
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 @pytest.mark.parametrize(
     ("drop", "shape", "together"),
-    [(drop_path, (4000, 2, 2, 3), (1, 2, 3)), (channel_dropout, (100, 2, 2, 40), (1, 2))],
+    [
+        (drop_path, (4000, 2, 2, 3), (1, 2, 3)),
+        (CHANNELS, (100, 2, 2, 40), (1, 2)),
+        (ELEMENTS, (100, 2, 2, 10), ()),
+    ],
 )
 def test_dropping(drop, shape, together, rate):
     got = np.asarray(drop(jnp.full(shape, 2.0), rate, jax.random.key(0)))
     assert got.shape == shape
     kept = got != 0
     np.testing.assert_allclose(got[kept], 2 / (1 - rate), rtol=1e-6)
-    assert (kept.all(together) == kept.any(together)).all()  # whole samples, or whole channels
+    # whole samples, whole channels, or each for itself
+    assert (kept.all(together) == kept.any(together)).all()
     decided = kept.any(together)
     # four standard deviations of the mean of 4000 draws
     assert abs(decided.mean() - (1 - rate)) < 4 * (rate * (1 - rate) / 4000) ** 0.5
-    if drop is channel_dropout:
+    assert not (decided == decided[:1]).all()
+    if drop is CHANNELS:
         assert decided.any(1).all()
-        assert not (decided == decided[:1]).all()
+    if drop is not drop_path:
         assert not (decided == decided[:, :1]).all()
 
 
-@pytest.mark.parametrize("drop", [drop_path, channel_dropout])
+@pytest.mark.parametrize("drop", [drop_path, CHANNELS, ELEMENTS])
 def test_dropping_keeps_the_type(drop):
     got = drop(jnp.ones((2, 1, 1, 4), jnp.bfloat16), 0.3, jax.random.key(0))
     assert got.dtype == jnp.bfloat16

@@ -31,13 +31,15 @@ def max_pool(x):
     return y
 
 
-def resize(x, shape):
+def resize(x, shape, align_corners=False):
     height, width = x.shape[1:3]
     y = np.zeros((x.shape[0], *shape, x.shape[3]))
 
     def between(o, length, size):
         at = min(max((o + 0.5) * length / size - 0.5, 0), length - 1)
-        low = math.floor(at)
+        if align_corners:  # the first output reads the first input, the last the last
+            at = o * (length - 1) / (size - 1) if size > 1 else 0
+        low = math.floor(at + 1e-12)
         return low, min(low + 1, length - 1), at - low
 
     for r, c in itertools.product(*map(range, shape)):

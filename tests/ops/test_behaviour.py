@@ -76,6 +76,9 @@ def test_resize_by_hand():
     for name in ("cpu", "plain"):
         with ops.using(name):
             np.testing.assert_allclose(ops.resize_bilinear(x, (4, 4))[0, ..., 0], expected)
+            aligned = ops.resize_bilinear(x, (4, 3), align_corners=True)[0, ..., 0]
+            rows = [[0, 2, 4], [8 / 3, 14 / 3, 20 / 3], [16 / 3, 22 / 3, 28 / 3], [8, 10, 12]]
+            np.testing.assert_allclose(aligned, rows, rtol=1e-6)
     assert ops.resize_bilinear(x, (2, 2)) is x
 
 

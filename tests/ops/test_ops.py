@@ -84,12 +84,13 @@ def _resizes():
         ((2, 1, 1, 3), (4, 3)),
         ((1, 6, 5, 2), (1, 1)),
     ]:
-        yield pytest.param(
-            partial(ops.resize_bilinear, shape=size),
-            partial(reference.resize, shape=size),
-            [(shape, 1.0)],
-            id=f"resize {shape} to {size}",
-        )
+        for align in (False, True):
+            yield pytest.param(
+                partial(ops.resize_bilinear, shape=size, align_corners=align),
+                partial(reference.resize, shape=size, align_corners=align),
+                [(shape, 1.0)],
+                id=f"resize {shape} to {size}{' aligned' * align}",
+            )
 
 
 def _others():
