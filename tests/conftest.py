@@ -1,7 +1,13 @@
-"""Shared by all tests: four CPU devices, and what was compiled once is not compiled again."""
+"""Shared by all tests: four CPU devices, and what was compiled once is not compiled again.
+
+And fixtures for whole runs, which import what they need themselves: JAX must come after the lines
+that set the environment.
+"""
 
 import os
 import tempfile
+
+import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
@@ -11,3 +17,33 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 _cache = tempfile.TemporaryDirectory(prefix="collabseg-test-cache-")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _cache.name)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """Where the first run prepares the data of all."""
+    return tmp_path_factory.mktemp("tfds")
+
+
+@pytest.fixture
+def tiny_models(monkeypatch):
+    """The tiny students are known by name; a module asks for this with `usefixtures`."""
+    from tests import tiny
+
+    tiny.install(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def train_tiny(tmp_path_factory):
+    """Trains by a config to the end, with the tiny students; the workdir."""
+    from collabseg_jax import train
+    from tests import tiny
+
+    def run(config):
+        workdir = tmp_path_factory.mktemp("runs") / "whole"
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            tiny.install(monkeypatch)
+            train.run(config, workdir)
+        return workdir
+
+    return run

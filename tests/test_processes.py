@@ -15,6 +15,7 @@ LONG = {"steps": 150, "eval.every": 0, "checkpoint.every": 1000, "log.every": 1,
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
+    """Not that of other modules, so that two processes at once find it empty."""
     return tmp_path_factory.mktemp("tfds")
 
 

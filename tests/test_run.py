@@ -13,26 +13,14 @@ from collabseg_jax import workdir as workdirs
 from collabseg_jax.errors import InputError
 from tests import tiny
 
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("tfds")
-
-
-@pytest.fixture(autouse=True)
-def tiny_models(monkeypatch):
-    tiny.install(monkeypatch)
+pytestmark = pytest.mark.usefixtures("tiny_models")
 
 
 @pytest.fixture(scope="module")
-def finished(data_dir, tmp_path_factory):
+def finished(data_dir, train_tiny):
     """(workdir, config) of an uninterrupted run."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        tiny.install(monkeypatch)
-        config = tiny.make_config(data_dir)
-        workdir = tmp_path_factory.mktemp("runs") / "whole"
-        train.run(config, workdir)
-    return workdir, config
+    config = tiny.make_config(data_dir)
+    return train_tiny(config), config
 
 
 def lines(workdir):
