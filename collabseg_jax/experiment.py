@@ -118,9 +118,12 @@ def initial_state(config, experiment: Experiment, mesh, *, pretrained: bool = Tr
         path = config[name].pretrained
         if pretrained and path:
             variables[name], summary = interop.load_pretrained(
-                path, name=config[name].model, variables=variables[name]
+                path,
+                name=config[name].model,
+                model=getattr(experiment.pair, name),
+                variables=variables[name],
             )
-            console(summary)
+            console(f"{name}: {summary}")
     return jax.jit(
         lambda v: state.create(v, experiment.optimizers, fold_in(1)),
         out_shardings=shardings.replicated(mesh),

@@ -1,5 +1,6 @@
 """The training loop: wiring only."""
 
+import contextlib
 import json
 import math
 import time
@@ -109,6 +110,12 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
         if results is None and not stopped:  # the run had already ended
             results = evaluator(state)
         checkpoints.close()
+    except BaseException:
+        if jax.process_count() == 1:  # with others, it could wait for one that is gone
+            # A save under way must end before the lock on the folder is let go of.
+            with contextlib.suppress(Exception):
+                checkpoints.close()
+        raise
     finally:
         batches.close()
         progress.close()

@@ -1,5 +1,5 @@
-"""Weights in from the tools people already use."""
+"""Weights in from the tools people already use, and out to them."""
 
-from collabseg_jax.interop.pretrained import load_pretrained
+from collabseg_jax.interop.pretrained import from_pretrained, load_pretrained
 
-__all__ = ["load_pretrained"]
+__all__ = ["from_pretrained", "load_pretrained"]

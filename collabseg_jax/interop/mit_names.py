@@ -1,0 +1,113 @@
+"""SegFormer's tensors in transformers (its older and its newer modules), NVlabs' code, and smp."""
+
+from collabseg_jax.interop.layout import Layout, Module
+
+STAGES, MAX_BLOCKS = 4, 40
+
+# {s}, {S}: the stage from 0 and from 1; {b}: the block from 0; [0], [1]: half of its rows;
+# a star: a torch Linear. Ours, transformers < 5.2x (and files of it), transformers since, NVlabs.
+ENCODER = (
+    ("patch_embed", "encoder.patch_embeddings.{s}.proj", "stages.{s}.patch_embeddings.proj",
+     "patch_embed{S}.proj"),
+    ("patch_norm", "encoder.patch_embeddings.{s}.layer_norm",
+     "stages.{s}.patch_embeddings.layer_norm", "patch_embed{S}.norm"),
+    ("norm", "encoder.layer_norm.{s}", "stages.{s}.layer_norm", "norm{S}"),
+)  # fmt: skip
+BLOCK_STARTS = ("encoder.block.{s}.{b}", "stages.{s}.blocks.{b}", "block{S}.{b}")
+BLOCK = (
+    ("norm1", "layer_norm_1", "layernorm_before", "norm1"),
+    ("norm2", "layer_norm_2", "layernorm_after", "norm2"),
+    ("attention/query*", "attention.self.query", "attention.q_proj", "attn.q"),
+    ("attention/key*", "attention.self.key", "attention.k_proj", "attn.kv[0]"),
+    ("attention/value*", "attention.self.value", "attention.v_proj", "attn.kv[1]"),
+    ("attention/out*", "attention.output.dense", "attention.o_proj", "attn.proj"),
+    ("attention/reduce", "attention.self.sr", "attention.sequence_reduction.sequence_reduction",
+     "attn.sr"),
+    ("attention/reduce_norm", "attention.self.layer_norm",
+     "attention.sequence_reduction.layer_norm", "attn.norm"),
+    ("ffn/fc1*", "mlp.dense1", "mlp.fc1", "mlp.fc1"),
+    ("ffn/depthwise", "mlp.dwconv.dwconv", "mlp.dwconv.dwconv", "mlp.dwconv.dwconv"),
+    ("ffn/fc2*", "mlp.dense2", "mlp.fc2", "mlp.fc2"),
+)  # fmt: skip
+# Ours, then as above, and smp at the end. smp counts its projections from the last stage.
+HEAD = (
+    ("decode_head/fuse", "decode_head.linear_fuse", "decode_head.linear_fuse",
+     "decode_head.linear_fuse.conv", "decoder.fuse_stage.0"),
+    ("decode_head/norm", "decode_head.batch_norm", "decode_head.batch_norm",
+     "decode_head.linear_fuse.bn", "decoder.fuse_stage.1"),
+    ("classifier", "decode_head.classifier", "decode_head.classifier", "decode_head.linear_pred",
+     "segmentation_head.0"),
+)  # fmt: skip
+PROJECTIONS = (
+    "decode_head.linear_c.{s}.proj",
+    "decode_head.linear_projections.{s}.proj",
+    "decode_head.linear_c{S}.proj",
+    "decoder.mlp_stage.{r}.linear",
+)
+OLD, NEW, NVLABS, SMP = range(4)
+
+
+def _encoder(column: int) -> dict[str, Module]:
+    modules = {}
+    for s in range(STAGES):
+        at = {"s": s, "S": s + 1}
+        for ours, *theirs in ENCODER:
+            modules[f"stage{s + 1}/{ours}"] = Module(theirs[column].format(**at))
+        for b in range(MAX_BLOCKS):
+            start = BLOCK_STARTS[column].format(**at, b=b)
+            for ours, *theirs in BLOCK:
+                name, _, half = theirs[column].partition("[")
+                modules[f"stage{s + 1}/block{b + 1}/{ours.rstrip('*')}"] = Module(
+                    f"{start}.{name}", ours.endswith("*"), int(half[0]) if half else None
+                )
+    return modules
+
+
+def _head(column: int) -> dict[str, Module]:
+    modules = {ours: Module(theirs[column]) for ours, *theirs in HEAD}
+    for s in range(STAGES):
+        name = PROJECTIONS[column].format(s=s, S=s + 1, r=STAGES - 1 - s)
+        modules[f"decode_head/project{s + 1}"] = Module(name, linear=True)
+    return modules
+
+
+_TRANSFORMERS = {
+    "prefixes": ("segformer.", ""),
+    "left_out": r"classifier\.",  # of ImageNet
+    "options": {"layer_norm_eps": 1e-5},  # nn.LayerNorm's own, whatever the config says
+}
+MIT_LAYOUTS = (
+    Layout(
+        "transformers SegFormer",
+        _encoder(OLD),
+        "encoder.patch_embeddings.0.proj.weight",
+        head=_head(OLD),
+        **_TRANSFORMERS,
+    ),
+    Layout(
+        "transformers SegFormer (with stages)",
+        _encoder(NEW),
+        "stages.0.patch_embeddings.proj.weight",
+        head=_head(NEW),
+        **_TRANSFORMERS,
+    ),
+    Layout(
+        "NVlabs SegFormer",
+        _encoder(NVLABS),
+        "patch_embed1.proj.weight",
+        ("backbone.", ""),
+        head=_head(NVLABS),
+        # mmsegmentation's unused classifier, and the classifier of ImageNet
+        left_out=r"decode_head\.conv_seg\.|head\.|auxiliary_head\.",
+        options={"layer_norm_eps": 1e-6},
+    ),
+    Layout(
+        "segmentation-models-pytorch Segformer",
+        _encoder(NVLABS),
+        "patch_embed1.proj.weight",
+        ("encoder.",),
+        head=_head(SMP),
+        left_out=r"classification_head\.",
+        options={"layer_norm_eps": 1e-6, "align_corners": True},
+    ),
+)
