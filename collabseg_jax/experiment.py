@@ -19,7 +19,7 @@ from collabseg_jax.report import console
 MIN_CROP = 32  # the Mix Transformer's first spatial reduction covers 8 cells of stride 4
 # Sections and keys that do not change what is trained.
 FREE_KEYS = (
-    *("eval", "predict", "checkpoint", "log", "mesh", "max_skipped"),
+    *("eval", "predict", "export", "checkpoint", "log", "mesh", "max_skipped"),
     *("data.workers", "data.raw_dir", "data.dir"),
 )
 _OPTIMIZER_KEYS = (
@@ -90,10 +90,7 @@ def build(config, *, num_classes: int) -> Experiment:
         part: optim.build(steps=config.steps, **{k: row[k] for k in _OPTIMIZER_KEYS if k in row})
         for part, row in rows.items()
     }
-    options = {
-        s: {k: v for k, v in rows[s].items() if k not in (*_OPTIMIZER_KEYS, "model", "pretrained")}
-        for s in STUDENTS
-    }
+    options = model_options(config)
     pair = pairs.build(
         config.cnn.model,
         config.vit.model,
@@ -104,6 +101,12 @@ def build(config, *, num_classes: int) -> Experiment:
         vit_options=options["vit"],
     )
     return Experiment(pair, objective, optimizers)
+
+
+def model_options(config) -> dict[str, dict]:
+    """{student: options of `models.build`} of a config."""
+    other = (*_OPTIMIZER_KEYS, "model", "pretrained")
+    return {s: {k: v for k, v in config[s].items() if k not in other} for s in STUDENTS}
 
 
 def initial_state(config, experiment: Experiment, mesh, *, pretrained: bool = True):

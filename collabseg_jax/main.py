@@ -14,7 +14,7 @@ from ml_collections import config_flags
 from collabseg_jax.errors import InputError, RunError, unknown
 
 DEFAULT_CONFIG = "configs/quickstart.py"
-MODES = ("train", "eval", "predict", "prepare")
+MODES = ("train", "eval", "predict", "export", "prepare")
 DISTRIBUTED_MODES = ("train", "eval")
 LOST = "UNKNOWN|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|FAILED_PRECONDITION"
 
@@ -52,6 +52,10 @@ def run(config, *, mode: str, workdir: str):
         from collabseg_jax import predict
 
         return predict.run(config, workdir)
+    if mode == "export":
+        from collabseg_jax import export
+
+        return export.run(config, workdir)
     if mode == "prepare":
         from collabseg_jax import prepare
 

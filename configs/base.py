@@ -102,6 +102,12 @@ def get_config():
     c.predict.dir = ""  # "": <workdir>/predictions
     c.predict.long_side = 1024  # larger pictures are shrunk to it for the network
 
+    c.export = ConfigDict()
+    c.export.format = ""  # transformers | smp | stablehlo | onnx
+    c.export.student = "vit"  # cnn | vit
+    c.export.dir = ""  # "": <workdir>/export/<student>_<format>
+    c.export.size = (512, 512)  # height, width that onnx is fixed to
+
     c.checkpoint = ConfigDict()
     c.checkpoint.every = 500
     c.checkpoint.keep = 2

@@ -24,7 +24,7 @@ LEVELS = (
     ("step",),
     ("experiment", "pictures"),
     ("evaluate", "prepare", "workdir"),
-    ("train", "predict"),
+    ("train", "predict", "export"),
     ("main", "__init__"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

@@ -92,6 +92,8 @@ __all__ = [
     "MODELS",
     "RESNETS",
     "Bridges",
+    "DeepLabV3Plus",
+    "SegFormer",
     "SegOutput",
     "build",
 ]

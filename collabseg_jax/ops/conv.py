@@ -36,7 +36,7 @@ def conv(x, kernel, *, stride=1, dilation=1, padding=None):
             raise ValueError(f"kernel {kernel.shape}: an even size needs an explicit padding")
         padding = dilation * (size - 1) // 2
     reach = dilation * (size - 1) + 1
-    if min(x.shape[1:3]) + 2 * padding < reach:
+    if any(n + 2 * padding < reach for n in x.shape[1:3]):  # min() cannot compare symbolic sizes
         raise ValueError(
             f"map {x.shape[1:3]} with padding {padding}: expected at least {reach}, the kernel's"
         )

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from flax import linen as nn
 
 from collabseg_jax.ops.backend import formulation
 
@@ -21,8 +21,10 @@ def max_pool_3x3_stride_2(x):
     if x.ndim != 4:
         raise ValueError(f"max_pool_3x3_stride_2 of {x.shape}: expected [B, H, W, C]")
     if formulation() == "plain":
-        padding = ((0, 0), (1, 1), (1, 1), (0, 0))
-        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
+        # flax's, and its padding apart, because the converter to ONNX knows just that; XLA folds
+        # the padding in.
+        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+        return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="VALID")
     return _pool(x)
 
 

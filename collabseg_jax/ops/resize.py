@@ -26,7 +26,7 @@ def resize_bilinear(x, shape, *, align_corners=False):
     if x.ndim != 4 or not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"resize_bilinear of {x.dtype}{x.shape}: expected float [B, H, W, C]")
     shape = tuple(shape)
-    if len(shape) != 2 or min(shape) < 1:
+    if len(shape) != 2 or any(n < 1 for n in shape):
         raise ValueError(f"resize_bilinear to {shape}: expected (H, W), both at least 1")
     if x.shape[1:3] == shape:
         return x
@@ -47,8 +47,8 @@ def _aligned(x, full):
 
     def matrix(size, length):
         step = (jnp.float32(length) - 1) / jnp.maximum(jnp.float32(size) - 1, 1)
-        distance = jnp.arange(size)[:, None] * step - jnp.arange(length)
-        return jnp.maximum(0, 1 - jnp.abs(distance))
+        out, into = (jnp.arange(n, dtype=jnp.float32) for n in (size, length))
+        return jax.nn.relu(1 - jnp.abs(out[:, None] * step - into))
 
     y = jnp.einsum(
         "oh,bhwc,pw->bopc",

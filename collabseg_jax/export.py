@@ -1,0 +1,59 @@
+"""`--mode=export`: a trained student as files that other tools load."""
+
+import json
+from pathlib import Path
+
+import jax
+
+from collabseg_jax import data, experiment, interop
+from collabseg_jax import sharding as shardings
+from collabseg_jax.errors import unknown
+from collabseg_jax.pair import STUDENTS
+from collabseg_jax.report import console
+
+
+def run(config, workdir) -> None:
+    """Export `config.export.student` of a trained workdir, at `config.eval.checkpoint`.
+
+    Raises:
+      ValueError: nothing was trained there, or `interop.to_pretrained` refuses.
+    """
+    config = experiment.recorded_config(workdir, config)
+    name, format = config.export.student, config.export.format
+    if name not in STUDENTS:
+        raise unknown("export.student", name, STUDENTS)
+    if format not in interop.FORMATS:
+        raise unknown("export.format", format, interop.FORMATS)
+    spec = data.get_spec(config.data.name)
+    mesh = shardings.make_mesh(devices=jax.local_devices()[:1])
+    _, state = experiment.restore(workdir, config, num_classes=spec.num_classes, mesh=mesh)
+    directory = Path(config.export.dir or Path(workdir) / "export" / f"{name}_{format}")
+    interop.to_pretrained(
+        config[name].model,
+        getattr(state, name).variables,
+        directory,
+        format=format,
+        class_names=spec.classes,
+        palette=spec.palette,
+        size=tuple(config.export.size),
+        details=card_details(config, Path(workdir), spec, name, int(state.step)),
+        **experiment.model_options(config)[name],
+    )
+    console(f"{config[name].model} after step {int(state.step)} as {format} in {directory}")
+
+
+def card_details(config, workdir: Path, spec, name: str, step: int) -> dict:
+    """What the model card says besides the model; scores only if they are of this very step."""
+    details = {
+        "trained_on": f"{spec.name}, {step} steps of {config.batch_size} images. {spec.source} "
+        f"Licence of the data: {spec.licence or 'none needed'}.",
+        "config": config.to_dict(),
+    }
+    path = workdir / "results.json"
+    results = json.loads(path.read_text()) if path.is_file() else {}
+    if results.get("step") == step:
+        scores = results[name]
+        details["scores"] = {k: scores[k] for k in ("miou", "pixel_accuracy", "mean_accuracy")}
+        details["scores"] |= {"split": config.eval.split, "step": step}
+        details["per_class"] = scores["iou"]
+    return details
