@@ -19,7 +19,7 @@ from collabseg_jax.report import console
 MIN_CROP = 32  # the Mix Transformer's first spatial reduction covers 8 cells of stride 4
 # Sections and keys that do not change what is trained.
 FREE_KEYS = (
-    *("eval", "predict", "export", "checkpoint", "log", "mesh", "max_skipped"),
+    *("eval", "predict", "export", "describe", "checkpoint", "log", "mesh", "max_skipped"),
     *("data.workers", "data.raw_dir", "data.dir"),
 )
 _OPTIMIZER_KEYS = (
@@ -152,6 +152,9 @@ def recorded_config(workdir, overrides) -> ml_collections.ConfigDict:
     for key, value in flat.items():
         # An empty place of the data means "where it was".
         if is_free(key) and not (key.startswith("data.") and value == ""):
+            section = key.split(".")[0]
+            if "." in key and section not in config:  # trained before there was this section
+                config[section] = ml_collections.ConfigDict()
             config.update_from_flattened_dict({key: value})
     return config
 

@@ -14,7 +14,7 @@ from ml_collections import config_flags
 from collabseg_jax.errors import InputError, RunError, unknown
 
 DEFAULT_CONFIG = "configs/quickstart.py"
-MODES = ("train", "eval", "predict", "export", "prepare")
+MODES = ("train", "eval", "predict", "export", "prepare", "describe")
 DISTRIBUTED_MODES = ("train", "eval")
 LOST = "UNKNOWN|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|FAILED_PRECONDITION"
 
@@ -60,6 +60,10 @@ def run(config, *, mode: str, workdir: str):
         from collabseg_jax import prepare
 
         return prepare.run(config)
+    if mode == "describe":
+        from collabseg_jax import describe
+
+        return describe.run(config)
     raise unknown("mode", mode, MODES)
 
 

@@ -108,6 +108,9 @@ def get_config():
     c.export.dir = ""  # "": <workdir>/export/<student>_<format>
     c.export.size = (512, 512)  # height, width that onnx is fixed to
 
+    c.describe = ConfigDict()
+    c.describe.size = (512, 512)  # height, width
+
     c.checkpoint = ConfigDict()
     c.checkpoint.every = 500
     c.checkpoint.keep = 2

@@ -23,7 +23,7 @@ LEVELS = (
     ("objective",),
     ("step",),
     ("experiment", "pictures"),
-    ("evaluate", "prepare", "workdir"),
+    ("evaluate", "prepare", "describe", "workdir"),
     ("train", "predict", "export"),
     ("main", "__init__"),
 )

@@ -42,6 +42,12 @@ MISTAKES = [
     (["--config.steps=0"], ["config.steps is 0"]),
     (["--mode=trian"], ["trian", "train"]),
     (["--mode=eval"], ["config.json not found"]),
+    (
+        ["--mode=describe", "--config.describe.size=(16,512)"],
+        ["config.describe.size is (16, 512)", "32"],
+    ),
+    (["--mode=describe", "--config.data.name=camvit"], ["camvit", "camvid"]),
+    (["--mode=describe", "--coordinator_address=auto"], ["--mode=describe", "single process"]),
     (["stray"], ["stray"]),
     (
         ["--config=configs/camvid.py", "--config.data.raw_dir=/nowhere/CamVid"],

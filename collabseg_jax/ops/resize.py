@@ -9,6 +9,8 @@ from jax import lax
 
 from collabseg_jax.ops.backend import formulation
 
+SCOPE = "resize"  # names the equations of a resizing, for those who count a network's work
+
 
 def resize_bilinear(x, shape, *, align_corners=False):
     """Bilinear interpolation without antialiasing; equals torch's F.interpolate(mode="bilinear").
@@ -30,13 +32,14 @@ def resize_bilinear(x, shape, *, align_corners=False):
         raise ValueError(f"resize_bilinear to {shape}: expected (H, W), both at least 1")
     if x.shape[1:3] == shape:
         return x
-    if formulation() == "plain":
-        full = (x.shape[0], *shape, x.shape[3])
-        if align_corners:
-            return _aligned(x, full)
-        return jax.image.resize(x, full, "bilinear", antialias=False)
-    y = _resize_axis(x.astype(jnp.float32), 2, shape[1], align_corners)
-    return _resize_axis(y, 1, shape[0], align_corners).astype(x.dtype)
+    with jax.named_scope(SCOPE):
+        if formulation() == "plain":
+            full = (x.shape[0], *shape, x.shape[3])
+            if align_corners:
+                return _aligned(x, full)
+            return jax.image.resize(x, full, "bilinear", antialias=False)
+        y = _resize_axis(x.astype(jnp.float32), 2, shape[1], align_corners)
+        return _resize_axis(y, 1, shape[0], align_corners).astype(x.dtype)
 
 
 def _aligned(x, full):
