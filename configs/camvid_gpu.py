@@ -15,6 +15,7 @@ def get_config():
     c.data.crop = (360, 480)
     c.data.workers = 4
     c.data.scale = (0.5, 2.0)
+    c.cnn.atrous_rates = ()
     c.cnn.optimizer = "sgd"
     c.cnn.lr = 0.02
     c.cnn.weight_decay = 1e-4

@@ -69,3 +69,26 @@ def wait_for(condition, *, what, timeout=200, alive=()):
         assert time.monotonic() < deadline, f"no {what} within {timeout} s"
         assert all(process.poll() is None for process in alive), f"ended before {what}"
         time.sleep(0.02)
+
+
+def mounted(folder, options, command):
+    """`command` where a tmpfs of these options lies on `folder`, in a namespace of its own."""
+    script = f'mount -t tmpfs -o {options} none "$1" && shift && exec "$@"'
+    return [
+        "unshare",
+        "--mount",
+        "--map-root-user",
+        "sh",
+        "-c",
+        script,
+        "sh",
+        str(folder),
+        *command,
+    ]
+
+
+def can_mount(tmp_path):
+    try:
+        return subprocess.run(mounted(tmp_path, "size=1m", ["true"]), check=False).returncode == 0
+    except OSError:
+        return False

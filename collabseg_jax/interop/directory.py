@@ -6,6 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from collabseg_jax.errors import InputError, RunError
 
 
@@ -24,7 +26,7 @@ def new_directory(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as error:
-        raise InputError(f"{path}: cannot be made: {error.strerror}") from error
+        raise InputError(f"{path}: cannot be made: {error.filename}: {error.strerror}") from error
     try:
         yield temporary
         umask = os.umask(0)
@@ -35,7 +37,8 @@ def new_directory(path):
         if path.is_dir():
             path.rmdir()
         temporary.rename(path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"{path}: cannot be written: {reason}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

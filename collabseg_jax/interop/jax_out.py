@@ -146,5 +146,5 @@ def _check_onnx(student: Student, path: Path, shape) -> None:
     if not difference <= ONNX_TOLERANCE:
         raise RunError(
             f"the ONNX graph of {student.name} differs from the model by {difference:.1e} of the "
-            f"largest logit, expected at most {ONNX_TOLERANCE:.0e}; this is a fault of the converter"
+            f"largest logit, expected at most {ONNX_TOLERANCE:.0e}: a fault of the converter"
         )

@@ -10,32 +10,9 @@ from tests import processes
 from tests.faults.runs import make_config
 
 
-def mounted(folder, options, command):
-    """`command` where a tmpfs of these options lies on `folder`, in a namespace of its own."""
-    script = f'mount -t tmpfs -o {options} none "$1" && shift && exec "$@"'
-    return [
-        "unshare",
-        "--mount",
-        "--map-root-user",
-        "sh",
-        "-c",
-        script,
-        "sh",
-        str(folder),
-        *command,
-    ]
-
-
-def can_mount(tmp_path):
-    try:
-        return subprocess.run(mounted(tmp_path, "size=1m", ["true"]), check=False).returncode == 0
-    except OSError:
-        return False
-
-
 def on_small_disk(tmp_path, data_dir, size, before="true", **overrides):
     """A run whose workdir has a disk of its own; what it said, its exit code, what is there."""
-    if not can_mount(tmp_path):
+    if not processes.can_mount(tmp_path):
         pytest.skip("needs Linux and the right to mount a tmpfs")
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -43,7 +20,7 @@ def on_small_disk(tmp_path, data_dir, size, before="true", **overrides):
     run = [sys.executable, "-m", "tests.run_tiny", f"--workdir={disk}/run", *flags]
     after = f"cd {disk}; find run/checkpoints -maxdepth 1 -mindepth 1; ls run"
     script = f'{before} && "$@"; code=$?; {after}; exit $code'
-    command = mounted(disk, f"size={size}", ["sh", "-c", script, "sh", *run])
+    command = processes.mounted(disk, f"size={size}", ["sh", "-c", script, "sh", *run])
     environment = os.environ | {"XLA_FLAGS": "", "DISK": str(disk)}
     done = subprocess.run(
         command, cwd=processes.ROOT, env=environment, capture_output=True, text=True, check=False

@@ -11,7 +11,6 @@ from flax import traverse_util
 
 from collabseg_jax import interop
 from collabseg_jax.errors import InputError
-from collabseg_jax.interop.torchvision import mobilenet_v2
 from tests.interop import files
 from tests.models import cases
 
@@ -29,8 +28,13 @@ def variables():
     return cases.variables(cases.model(NAME))
 
 
+def load_with_summary(path, name=NAME):
+    model = cases.model(name)
+    return interop.load_pretrained(path, name=name, model=model, variables=cases.variables(model))
+
+
 def load(path, name=NAME):
-    return interop.load_pretrained(path, name=name, variables=variables())[0]
+    return load_with_summary(path, name)[0]
 
 
 def flatten(tree):
@@ -99,41 +103,44 @@ def test_layout_and_places(path):
 
 
 def test_what_the_encoder_lacks_is_left_out_and_said(path):
-    def read(tensors):
-        files.write(path, tensors)
-        return interop.load_pretrained(path, name=NAME, variables=variables())
-
-    whole, summary = read(values())
-    bare, bare_summary = read(files.encoder(values()))
+    whole, summary = load_with_summary(files.write(path, values()))
+    bare, bare_summary = load_with_summary(files.write(path, files.encoder(values())))
     head = len(flatten(variables())) - 255
-    assert summary.startswith(f"{NAME}: 255 tensors of the encoder from {path}; ")
+    used, left_out, fresh = summary.split("; ", 1)[0], summary.split("; ", 1)[1], ""
+    assert used.startswith(f"{path} is of torchvision MobileNetV2: 255 tensors used (features.0, ")
     # features.18: 1 + 5; the classifier: 2; num_batches_tracked of the other norms: 51
-    assert "; 59 left out (classifier.1.bias, " in summary
+    assert left_out.startswith("59 left out (classifier, features.18; 52 num_batches_tracked); ")
     assert "; 0 left out (none); " in bare_summary
-    assert {text.rpartition("; ")[2] for text in (summary, bare_summary)} == {
-        f"{head} of the head fresh"
-    }
+    fresh = f"; {head} of ours fresh (aspp, classifier, decoder1, decoder2, reduce_low)"
+    assert summary.endswith(fresh) and bare_summary.endswith(fresh)
     jax.tree.map(np.testing.assert_array_equal, whole, bare)
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "features.18.0.weight",
-        "features.18.1.running_mean",
-        "features.3.conv.1.1.num_batches_tracked",
-        "classifier.1.weight",
         "features.3.conv.0.0.bias",
         "features.1.conv.3.weight",
         "features.2.conv.4.weight",
         "features.0.2.weight",
         "features.0.1.momentum",
-        "module.features.0.0.weight",
+        "features.19.0.weight",
         "layer1.0.conv1.weight",
+        "decoder.weight",
     ],
 )
-def test_names_without_a_place(name):
-    assert mobilenet_v2(name) is None
+def test_tensors_without_a_place(path, name):
+    message = refused(files.write(path, values() | {name: np.zeros((2, 3), np.float32)}))
+    assert f"1 tensors have no place in this model, the first is {name} (2, 3)" in message
+
+
+def test_data_parallel_prefix(path):
+    parallel = {f"module.{name}": value for name, value in values().items()}
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        load(files.write(path, parallel)),
+        load(files.write(path, values())),
+    )
 
 
 def test_half_precision_becomes_float32(path):
@@ -157,36 +164,37 @@ def test_path_may_be_text_and_relative(path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "place"),
+    ("name", "shape"),
     [
-        ("features.5.conv.1.0.weight", "params/backbone/features5/depthwise/conv/kernel"),
-        ("features.17.conv.3.running_var", "batch_stats/backbone/features17/project/norm/var"),
+        ("features.5.conv.1.0.weight", (192, 1, 3, 3)),
+        ("features.17.conv.3.running_var", (320,)),
     ],
 )
-def test_missing_tensor(path, name, place):
+def test_missing_tensor(path, name, shape):
     rest = {k: v for k, v in values().items() if k != name}
     message = refused(files.write(path, rest))
-    assert f"1 tensors of the encoder of {NAME} are not in the file" in message
-    assert message.endswith(place)
+    assert "1 tensors of torchvision MobileNetV2 are missing, the first is " in message
+    assert message.endswith(f"{name} {shape}")
 
 
 def test_another_networks_file(path):
     message = refused(files.write(path, {"layer1.0.conv1.weight": np.zeros((2, 2, 3, 3), "f4")}))
-    assert "255 tensors" in message
+    assert f"holds torchvision ResNet; {NAME} takes torchvision MobileNetV2, " in message
+    message = refused(files.write(path, {"what.weight": np.zeros(2, "f4")}))
+    assert "holds 1 tensors of unknown origin (what.weight); " in message
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "shown"),
+    ("name", "shape", "expected"),
     [
-        ("features.0.0.weight", (32, 1, 3, 3), ("(3, 3, 1, 32)", "(3, 3, 3, 32)")),
-        ("features.4.conv.1.1.running_var", (7,), ("(7,)", "(144,)")),
-        ("features.4.conv.2.weight", (32, 144), ("(32, 144)", "(1, 1, 144, 32)")),
+        ("features.0.0.weight", (32, 1, 3, 3), "(32, 3, 3, 3)"),
+        ("features.4.conv.1.1.running_var", (7,), "(144,)"),
+        ("features.4.conv.2.weight", (32, 144), "(32, 144, 1, 1)"),
     ],
 )
-def test_wrong_shape(path, name, shape, shown):
+def test_wrong_shape(path, name, shape, expected):
     message = refused(files.write(path, values() | {name: np.zeros(shape, np.float32)}))
-    assert f"tensor {name} gives" in message
-    assert all(text in message for text in shown)
+    assert message.endswith(f"tensor {name} has the shape {shape}, expected {expected}")
 
 
 @pytest.mark.parametrize("size", [0, 5, 1000, -1000])
@@ -203,13 +211,33 @@ def test_not_safetensors(path):
 
 def test_no_such_file(path):
     assert "no such file" in refused(path)
-    assert "no such file" in refused(path.parent)
+    assert "no weights in this directory, expected one of model.safetensors" in refused(path.parent)
 
 
-@pytest.mark.parametrize("name", ["segformer_b0", "deeplabv3plus_resnet18", "no_model"])
-def test_model_without_a_converter(path, name):
+@pytest.mark.parametrize("name", ["segformer_b0", "deeplabv3plus_resnet18"])
+def test_model_of_another_kind(path, name):
     message = refused(files.write(path, values()), name)
-    assert message.endswith(f"can be loaded into {NAME}, not {name}")
+    assert f"holds torchvision MobileNetV2; {name} takes " in message
+
+
+def test_unknown_model(path):
+    with pytest.raises(InputError, match="unknown model 'no_model'"):
+        interop.from_pretrained(files.write(path, values()), name="no_model")
+
+
+def test_number_of_classes_without_a_head(path):
+    files.write(path, values())
+    with pytest.raises(InputError, match="expected num_classes"):
+        interop.from_pretrained(path, name=NAME)
+    model, loaded = interop.from_pretrained(path, name=NAME, num_classes=3, bn_momentum=0.5)
+    assert (model.num_classes, model.bn_momentum) == (3, 0.5)
+    assert loaded["params"]["classifier"]["kernel"].shape == (1, 1, 256, 3)
+    ours, theirs = flatten(loaded), flatten(load(path))
+    for key in theirs:
+        if key.split("/")[1] == "backbone":
+            np.testing.assert_array_equal(ours[key], theirs[key])
+    kernel = ours["params/aspp/point/conv/kernel"]
+    assert 0 < kernel.std() < 1  # fresh, not zero
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason=f"{REAL} is not there")

@@ -9,6 +9,9 @@ from flax import traverse_util
 
 from collabseg_jax import models
 
+# Compiled in seconds and run once, instead of compiled in minutes and run fast.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
 
 @functools.cache
 def model(name, num_classes=5, **options):

@@ -14,17 +14,13 @@ TOLERANCE = 1e-4
 FAMILY = [pytest.param(f"b{i}", marks=[pytest.mark.slow] if i >= 3 else []) for i in range(6)]
 
 
-# Compiled in seconds and run once, instead of compiled in minutes and run fast.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
-
 def forward(model, variables, images, part="logits"):
     def run(variables, images):
         output = model.apply(variables, images, train=False)
         return output.logits_at(images.shape[1:3]) if part == "enlarged" else getattr(output, part)
 
     with ops.using("plain"):
-        return jax.jit(run, compiler_options=QUICK)(variables, images)
+        return jax.jit(run, compiler_options=cases.QUICK)(variables, images)
 
 
 def agree(model, variables, module, sizes=SIZES, part="logits"):
