@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Run the tests: makes .venv if missing, then runs pytest with the arguments given.
 #   ./launch/test.sh -m slow      the long ones, left out otherwise
+#   ORACLES=1 ./launch/test.sh    also compares with PyTorch, transformers, smp and onnxruntime,
+#                                 which it installs
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-prepare_venv "[test]"
+prepare_venv "[test${ORACLES:+,onnx,oracle}]"
 exec .venv/bin/python -m pytest "$@"

@@ -3,12 +3,13 @@
 import json
 
 import jax
+import jax.export
 import numpy as np
 import pytest
 from PIL import Image
 
 import collabseg_jax
-from collabseg_jax import data, evaluate, predict, sharding, train
+from collabseg_jax import data, evaluate, export, predict, sharding, train
 from collabseg_jax import workdir as workdirs
 from collabseg_jax.errors import InputError
 from tests import tiny
@@ -131,6 +132,51 @@ def test_predict_writes_maps_at_the_pictures_own_size(finished, tmp_path):
         assert overlay.shape == (*size, 3)
         image = np.asarray(Image.open(tmp_path / f"{name}.png"))
         np.testing.assert_array_equal(segment(image), labels)
+
+
+@pytest.mark.parametrize("student", ["cnn", "vit"])
+def test_exported_student_gives_the_same_labels(finished, student):
+    workdir, config = finished
+    config = config.copy_and_resolve_references()
+    config.export.format, config.export.student = "stablehlo", student
+    export.run(config, workdir)
+    folder = workdir / "export" / f"{student}_stablehlo"
+    exported = jax.export.deserialize(bytearray((folder / "model.stablehlo").read_bytes()))
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    labels = np.asarray(exported.call(image[None])).argmax(-1)[0]
+    np.testing.assert_array_equal(labels, collabseg_jax.load(workdir, student)(image))
+    spec, results = data.get_spec("shapes"), json.loads((workdir / "results.json").read_text())
+    assert json.loads((folder / "labels.json").read_text())["classes"] == list(spec.classes)
+    card = (folder / "README.md").read_text()
+    assert f"| miou | {results[student]['miou']:.4f} |" in card
+    assert "shapes, 12 steps of 4 images" in card
+    with pytest.raises(InputError, match="exists already"):
+        export.run(config, workdir)
+
+
+def test_scores_of_another_step_are_not_on_the_card(finished):
+    workdir, config = finished
+    results = json.loads((workdir / "results.json").read_text())
+    details = export.card_details(config, workdir, data.get_spec("shapes"), "vit", 6)
+    assert "scores" not in details
+    details = export.card_details(config, workdir, data.get_spec("shapes"), "vit", 12)
+    assert details["scores"]["miou"] == results["vit"]["miou"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"export.format": "tensorflow"}, "unknown export.format 'tensorflow'"),
+        ({"export.format": "onnx", "export.student": "ensemble"}, "unknown export.student"),
+        ({"export.format": "smp", "export.student": "cnn"}, "was trained with decoder=paper"),
+    ],
+)
+def test_export_names_what_is_wrong(finished, overrides, message):
+    workdir, config = finished
+    config = config.copy_and_resolve_references()
+    config.update_from_flattened_dict(overrides)
+    with pytest.raises(InputError, match=message):
+        export.run(config, workdir)
 
 
 def test_large_pictures_are_shrunk_for_the_network():
