@@ -89,6 +89,27 @@ def test_nvlabs_imagenet_encoder(tmp_path):
     np.testing.assert_array_equal(kernel[0, 0], np.asarray(state["block1.0.attn.kv.weight"])[32:].T)
 
 
+@pytest.mark.parametrize("kind", ["SegformerModel", "SegformerForImageClassification"])
+@pytest.mark.parametrize("how", ["save_pretrained", "state_dict"])
+def test_encoders_of_transformers(kind, how, tmp_path):
+    """Without a prefix or with one, in the older names or the newer; a classifier is left out."""
+    module = originals.randomise(getattr(transformers, kind)(transformers.SegformerConfig()))
+    if how == "save_pretrained":
+        module.save_pretrained(tmp_path)
+        path = tmp_path
+    else:
+        path = save(module.state_dict(), tmp_path / "weights.bin")
+    model = cases.model(VIT)
+    before = cases.variables(model)
+    after, said = interop.load_pretrained(path, name=VIT, model=model, variables=before)
+    left_out = "0 left out (none)" if kind == "SegformerModel" else "2 left out (classifier)"
+    assert left_out in said
+    stages = getattr(module, "segformer", module).stages
+    weight = stages[3].blocks[1].attention.k_proj.weight.detach().numpy()
+    kernel = after["params"]["backbone"]["stage4"]["block2"]["attention"]["key"]["kernel"]
+    np.testing.assert_array_equal(kernel[0, 0], weight.T)
+
+
 def test_another_number_of_classes(tmp_path):
     """The classifier is made anew, the rest of the head is used."""
     originals.segformer("b0").save_pretrained(tmp_path)

@@ -1,11 +1,20 @@
 """Weights of the original libraries: read here, they give the originals' outputs."""
 
-import jax
-import pytest
+from pathlib import Path
 
-from collabseg_jax import interop, ops
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from collabseg_jax import augment, interop, ops
 from tests.models import cases
-from tests.oracles import originals, torch, transformers
+from tests.oracles import originals, torch, torchvision, transformers
+
+DATA = Path(__file__).parents[2] / "../shared/data"
+REAL = DATA / "weights/mobilenet_v2_imagenet.safetensors"
+PHOTO = DATA / "CamVid/val/0016E5_07959.jpg"
 
 # One square, one not; neither side of the second is divisible by 32.
 SIZES = ((64, 64), (75, 102))
@@ -106,6 +115,22 @@ def test_mobilenet_v2_of_torchvision(tmp_path):
             x = module.features[start:end](x)
             start = end
             assert cases.difference(got, originals.numpy(x)) < TOLERANCE
+
+
+@pytest.mark.skipif(not (REAL.is_file() and PHOTO.is_file()), reason="needs the real weights")
+def test_the_real_weights_on_a_photo():
+    """MobileNetV2's features of a street scene; the file has torchvision's names."""
+    module = torchvision.models.mobilenet_v2().eval()
+    missing, unexpected = module.load_state_dict(load_file(REAL), strict=False)
+    assert not unexpected and all("classifier" in name for name in missing)
+    model, variables = load_encoder(REAL, "mobilenet_v2")
+    images = np.asarray(augment.normalize(np.asarray(Image.open(PHOTO))[None]))
+    x, start = torch.tensor(images).permute(0, 3, 1, 2), 0
+    for end, got in zip((4, 7, 14, 18), forward(model, variables, images, "stages"), strict=True):
+        with torch.no_grad():
+            x = module.features[start:end](x)
+        start = end
+        assert cases.difference(got, originals.numpy(x)) < 1e-3
 
 
 @pytest.mark.parametrize("v1", [False, True])
