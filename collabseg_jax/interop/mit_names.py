@@ -1,6 +1,8 @@
 """SegFormer's tensors in transformers (its older and its newer modules), NVlabs' code, and smp."""
 
+from collabseg_jax.errors import InputError
 from collabseg_jax.interop.layout import Layout, Module
+from collabseg_jax.models.mix_transformer import HEADS
 
 STAGES, MAX_BLOCKS = 4, 40
 
@@ -45,6 +47,7 @@ PROJECTIONS = (
     "decoder.mlp_stage.{r}.linear",
 )
 OLD, NEW, NVLABS, SMP = range(4)
+INVISIBLE = {"num_attention_heads": list(HEADS), "strides": [4, 2, 2, 2], "hidden_act": "gelu"}
 
 
 def _encoder(column: int) -> dict[str, Module]:
@@ -71,9 +74,19 @@ def _head(column: int) -> dict[str, Module]:
     return modules
 
 
+def _transformers_config(config: dict | None) -> dict:
+    """Refuse what no tensor's shape would show."""
+    for key, value in INVISIBLE.items():
+        found = (config or {}).get(key, value)
+        if found != value:
+            raise InputError(f"config.json has {key}={found}, expected {value}")
+    return {}
+
+
 _TRANSFORMERS = {
     "prefixes": ("segformer.", ""),
     "left_out": r"classifier\.",  # of ImageNet
+    "config": _transformers_config,
     "options": {"layer_norm_eps": 1e-5},  # nn.LayerNorm's own, whatever the config says
 }
 MIT_LAYOUTS = (

@@ -16,6 +16,7 @@ from collabseg_jax.interop.exported import Student, write_json, write_labels
 from collabseg_jax.interop.layout import COUNTER, Layout, source, to_theirs
 from collabseg_jax.interop.mit_names import MIT_LAYOUTS
 from collabseg_jax.models import MITS, SegFormer
+from collabseg_jax.models.mix_transformer import HEADS, REDUCTIONS
 
 WEIGHTS = "model.safetensors"
 
@@ -78,8 +79,8 @@ def to_transformers(student: Student, directory: Path) -> str:
             "num_encoder_blocks": 4,
             "depths": list(depths),
             "hidden_sizes": list(channels),
-            "num_attention_heads": [1, 2, 5, 8],
-            "sr_ratios": [8, 4, 2, 1],
+            "num_attention_heads": list(HEADS),
+            "sr_ratios": list(REDUCTIONS),
             "patch_sizes": [7, 3, 3, 3],
             "strides": [4, 2, 2, 2],
             "mlp_ratios": [4, 4, 4, 4],

@@ -173,6 +173,14 @@ def test_larger_member_of_the_family(tmp_path):
     assert "are missing, the first is" in refused(tmp_path, "segformer_b3")
 
 
+def test_another_number_of_attention_heads(tmp_path):
+    """No shape shows it, and the outputs would be wrong."""
+    config = transformers.SegformerConfig(num_attention_heads=[2, 2, 5, 8], num_labels=3)
+    transformers.SegformerForSemanticSegmentation(config).save_pretrained(tmp_path)
+    message = refused(tmp_path)
+    assert "num_attention_heads=[2, 2, 5, 8], expected [1, 2, 5, 8]" in message
+
+
 def test_mobilenet_with_padding_of_tensorflow(tmp_path):
     module = transformers.MobileNetV2Model(transformers.MobileNetV2Config())
     module.save_pretrained(tmp_path)
