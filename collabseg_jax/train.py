@@ -39,11 +39,12 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
     mesh = shardings.make_mesh(**config.mesh)
     layout = shardings.train_layout(mesh, batch_size=config.batch_size, crop=config.data.crop)
     prepared = experiment.prepare_data(config)
-    workdirs.record_config(config, workdir, fingerprint=prepared.fingerprint)
     train_source = prepared.source("train")
     eval_source = prepared.source(config.eval.split)
     checkpoints = Checkpoints(workdir, every=config.checkpoint.every, keep=config.checkpoint.keep)
     state = experiment.initial_state(config, built, mesh, pretrained=not checkpoints.steps())
+    # Not before all input was read: a workdir that holds a record takes no other configuration.
+    workdirs.record_config(config, workdir, fingerprint=prepared.fingerprint)
     state = experiment.restore_newest(checkpoints, state, set_aside=True) or state
     start = int(state.step)
     if start:

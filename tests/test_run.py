@@ -114,6 +114,13 @@ def test_other_configuration_is_refused_by_name(finished, data_dir):
     workdirs.refuse_other_config(free, workdir)
 
 
+def test_a_mistyped_file_of_weights_does_not_spoil_the_workdir(data_dir, tmp_path):
+    config = tiny.make_config(data_dir, steps=1, **{"cnn.pretrained": "/nowhere.safetensors"})
+    with pytest.raises(InputError, match=r"/nowhere\.safetensors: no such file"):
+        train.run(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
 def test_predict_writes_maps_at_the_pictures_own_size(finished, tmp_path):
     workdir, config = finished
     rng = np.random.default_rng(0)
