@@ -22,7 +22,6 @@ from collabseg_jax import interop, losses, ops
 from collabseg_jax.models import DECODERS
 from tests.models import cases
 from tests.oracles import originals, torch
-from tests.oracles.test_in import QUICK
 
 TOLERANCE = 1e-6  # the originals' side goes through files of weights, which are read as float32
 BATCH, IGNORE = 3, 255
@@ -107,7 +106,7 @@ def our_step(model, variables, images, labels):
         return losses.masked_mean(ce, valid), new["batch_stats"]
 
     with float64():
-        step = jax.jit(jax.value_and_grad(compute, has_aux=True), compiler_options=QUICK)
+        step = jax.jit(jax.value_and_grad(compute, has_aux=True), compiler_options=cases.QUICK)
         variables, images = cases.wide((variables, images))
         (loss, stats), gradient = step(
             variables["params"], variables["batch_stats"], images, labels
@@ -146,8 +145,8 @@ class Case(NamedTuple):
     scope="module",
     params=[
         ("segformer_b0", (72, 104)),  # stages that do not divide each other
-        ("deeplabv3plus_resnet18", (64, 96)),
-        ("deeplabv3plus_mobilenet_v2", (64, 96)),
+        ("deeplabv3plus_resnet18", (48, 64)),
+        ("deeplabv3plus_mobilenet_v2", (48, 64)),
     ],
     ids=lambda param: param[0],
 )
