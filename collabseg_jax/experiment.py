@@ -109,17 +109,17 @@ def model_options(config) -> dict[str, dict]:
     return {s: {k: v for k, v in config[s].items() if k not in other} for s in STUDENTS}
 
 
-def initial_state(config, experiment: Experiment, mesh, *, pretrained: bool = True):
-    """A state at step 0 on every device of the mesh, pretrained encoders loaded."""
+def _key(config, i: int):
+    return jax.random.fold_in(jax.random.key(config.seed), i)
 
-    def fold_in(i):
-        return jax.random.fold_in(jax.random.key(config.seed), i)
 
+def initial_state(config, experiment: Experiment, mesh):
+    """A state at step 0 on every device of the mesh, pretrained weights loaded."""
     # On the host, for a process can place only its own part of the mesh's arrays.
-    variables = jax.device_get(jax.jit(lambda: pairs.init(experiment.pair, fold_in(0)))())
+    variables = jax.device_get(jax.jit(lambda: pairs.init(experiment.pair, _key(config, 0)))())
     for name in STUDENTS:
         path = config[name].pretrained
-        if pretrained and path:
+        if path:
             variables[name], summary = interop.load_pretrained(
                 path,
                 name=config[name].model,
@@ -128,9 +128,23 @@ def initial_state(config, experiment: Experiment, mesh, *, pretrained: bool = Tr
             )
             console(f"{name}: {summary}")
     return jax.jit(
-        lambda v: state.create(v, experiment.optimizers, fold_in(1)),
+        lambda v: state.create(v, experiment.optimizers, _key(config, 1)),
         out_shardings=shardings.replicated(mesh),
     )(variables)
+
+
+def abstract_state(config, experiment: Experiment, mesh):
+    """Shapes, types and shardings of `initial_state`, without making it: what to restore into."""
+
+    def create():
+        variables = pairs.init(experiment.pair, _key(config, 0))
+        return state.create(variables, experiment.optimizers, _key(config, 1))
+
+    everywhere = shardings.replicated(mesh)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
+        jax.eval_shape(create),
+    )
 
 
 def prepare_data(config) -> data.Prepared:
@@ -166,7 +180,7 @@ def restore(workdir, config, *, num_classes: int, mesh):
     experiment = build(config, num_classes=num_classes)
     checkpoints = Checkpoints(workdir)
     try:
-        like = initial_state(config, experiment, mesh, pretrained=False)
+        like = abstract_state(config, experiment, mesh)
         if config.eval.checkpoint == "latest":
             state = restore_newest(checkpoints, like)
             if state is None:

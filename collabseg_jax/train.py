@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-from collabseg_jax import data, evaluate, experiment, pictures
+from collabseg_jax import data, distributed, evaluate, experiment, pictures
 from collabseg_jax import sharding as shardings
 from collabseg_jax import step as steps
 from collabseg_jax import workdir as workdirs
@@ -42,10 +42,12 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
     train_source = prepared.source("train")
     eval_source = prepared.source(config.eval.split)
     checkpoints = Checkpoints(workdir, every=config.checkpoint.every, keep=config.checkpoint.keep)
-    state = experiment.initial_state(config, built, mesh, pretrained=not checkpoints.steps())
+    begins = distributed.from_first(len(checkpoints.steps())) == 0  # the same in all processes
+    fresh = experiment.initial_state(config, built, mesh) if begins else None
     # Not before all input was read: a workdir that holds a record takes no other configuration.
     workdirs.record_config(config, workdir, fingerprint=prepared.fingerprint)
-    state = experiment.restore_newest(checkpoints, state, set_aside=True) or state
+    like = experiment.abstract_state(config, built, mesh)
+    state = experiment.restore_newest(checkpoints, like, set_aside=True) or fresh
     start = int(state.step)
     if start:
         console(f"continuing {workdir} after step {start}")
