@@ -39,6 +39,7 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
     mesh = shardings.make_mesh(**config.mesh)
     layout = shardings.train_layout(mesh, batch_size=config.batch_size, crop=config.data.crop)
     prepared = experiment.prepare_data(config)
+    spec = prepared.spec  # of the copy: label files of a data set may vary
     train_source = prepared.source("train")
     eval_source = prepared.source(config.eval.split)
     checkpoints = Checkpoints(workdir, every=config.checkpoint.every, keep=config.checkpoint.keep)

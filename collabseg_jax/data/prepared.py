@@ -53,7 +53,7 @@ class Prepared:
     """A prepared data set.
 
     Attributes:
-      spec: what its labels mean.
+      spec: what its labels mean; decode them by this one and not by the table of specs.
       builder_dir: the folder that holds the records.
       fingerprint: of the raw files, or the version of a generated set.
       sizes: {split: number of records}.
@@ -88,7 +88,9 @@ def open_prepared(
     if issubclass(builder_class, PairBuilder):
         if raw_dir:
             raw_dir = Path(raw_dir).expanduser().resolve()
-            fingerprint = _fingerprint(raw_dir, builder_class.find_pairs(raw_dir))
+            fingerprint = _fingerprint(
+                builder_class.root(raw_dir), builder_class.find_pairs(raw_dir)
+            )
         else:
             fingerprint = _only_copy(spec, builder_class, options["data_dir"])
         options |= {"raw_dir": raw_dir, "config": fingerprint}
@@ -109,6 +111,7 @@ def open_prepared(
                 "--config.data.dir=PATH names another folder"
             ) from error
     sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
+    spec = getattr(builder, "copy_spec", spec)
     return Prepared(spec, builder.data_dir, fingerprint, sizes, builder)
 
 

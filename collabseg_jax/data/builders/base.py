@@ -6,7 +6,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -33,16 +33,27 @@ class Pair:
 class PairBuilder(tfds.core.GeneratorBasedBuilder):
     """A TFDS builder over files: a subclass gives VERSION, SPEC, `name` and `find_pairs`.
 
+    One whose label files come in several encodings has a property `copy_spec` too: the spec of
+    what this copy holds.
+
     The config name is the fingerprint of the raw files, so that every raw tree has a prepared copy
     of its own. The files' own bytes are stored, in the order of `find_pairs`.
     """
 
     SPEC: DatasetSpec
+    FOLDERS: tuple[str, ...] = ()  # that archives add around the data; raw_dir may be their parent
 
     def __init__(self, *, raw_dir: str = "", **kwargs):
         """Takes `raw_dir`, needed only to prepare, and what every TFDS builder takes."""
         self._raw_dir = raw_dir
         super().__init__(**kwargs)
+
+    @classmethod
+    def root(cls, raw_dir: Path) -> Path:
+        """The folder where the layout begins: `raw_dir`, or one of FOLDERS inside it."""
+        for name in cls.FOLDERS:
+            raw_dir = raw_dir / name if (raw_dir / name).is_dir() else raw_dir
+        return raw_dir
 
     @classmethod
     @abc.abstractmethod
@@ -118,8 +129,22 @@ def check_folder(spec: DatasetSpec, raw_dir: Path) -> None:
         )
 
 
-def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+def no_such_set(spec: DatasetSpec, raw_dir: Path, expected: str) -> InputError:
+    """The error for a folder that holds something else."""
+    found = ", ".join(sorted(path.name for path in raw_dir.iterdir())[:5])
+    return InputError(
+        f"config.data.raw_dir={raw_dir}: found {found}, expected {expected} of {spec.name} "
+        f"({spec.source})"
+    )
+
+
+def files_by_stem(folder: Path, suffixes: tuple[str, ...], ending: str = "") -> dict[str, Path]:
     """The files of `folder` with one of the suffixes (any case), by stem; hidden ones left out.
+
+    Args:
+      folder: where to look; folders inside it are not searched.
+      suffixes: with their dots, lower case.
+      ending: only stems that end so, and it does not belong to the key.
 
     Raises:
       InputError: the folder does not exist, a file is empty, or two files share a stem.
@@ -132,6 +157,9 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
             stem, suffix = os.path.splitext(entry.name)
             if entry.name.startswith(".") or suffix.lower() not in suffixes:
                 continue
+            if not stem.endswith(ending):
+                continue
+            stem = stem.removesuffix(ending)
             if entry.stat().st_size == 0:
                 raise InputError(f"{entry.path}: 0 bytes, expected a {suffix.lower()} file")
             if stem in files:
@@ -143,28 +171,61 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     return files
 
 
-def match_pairs(images: dict[str, Path], labels: dict[str, Path], where: str) -> list[Pair]:
+def match_pairs(
+    images: dict[str, Path],
+    labels: dict[str, Path],
+    where: str,
+    endings: tuple[str, str] = (".*", ".*"),
+) -> list[Pair]:
     """Images and labels of the same stem, sorted by stem.
 
     Args:
       images: stem -> image file.
       labels: stem -> label file.
       where: the folders in words, for a message.
+      endings: what follows the stem in the names of images and of labels, for a message.
 
     Raises:
       InputError: no pairs, or one side has a file that the other lacks.
     """
-    for have, other, lack in (("image", images, labels), ("label", labels, images)):
-        missing = "label" if have == "image" else "image"
+    sides = (("image", images, labels, "a label"), ("label", labels, images, "an image"))
+    for (have, other, lack, missing), ending in zip(sides, reversed(endings), strict=True):
         if lonely := sorted(other.keys() - lack.keys()):
             more = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
             raise InputError(
-                f"{other[lonely[0]]}: {have} without {missing}{more}, expected a {missing} named "
-                f"{lonely[0]}.* in {where}"
+                f"{other[lonely[0]]}: {have} without {missing.split()[1]}{more}, expected "
+                f"{missing} named {lonely[0]}{ending} in {where}"
             )
     if not images:
         raise InputError(f"{where}: found no images, expected {', '.join(IMAGE_SUFFIXES)} files")
     return [Pair(stem, images[stem], labels[stem]) for stem in sorted(images)]
+
+
+def pairs_of_folders(
+    spec: DatasetSpec, raw_dir: Path, folders: Mapping[str, tuple[Path, Path]]
+) -> dict[str, list[Pair]]:
+    """The pairs of whichever splits exist, where each has a folder of images and one of labels.
+
+    Args:
+      spec: of the data set.
+      raw_dir: as the person gave it.
+      folders: split -> (folder of images, folder of labels).
+
+    Raises:
+      InputError: no split exists, or the files of one are not as they should be.
+    """
+    check_folder(spec, raw_dir)
+    pairs = {}
+    for split, (images, labels) in folders.items():
+        if images.is_dir() or labels.is_dir():
+            pairs[split] = match_pairs(
+                files_by_stem(images, IMAGE_SUFFIXES),
+                files_by_stem(labels, LABEL_SUFFIXES),
+                where=f"{images} and {labels}",
+            )
+    if not pairs:
+        raise no_such_set(spec, raw_dir, "a split folder")
+    return pairs
 
 
 def progress(items: Collection, what: str) -> Iterable:

@@ -6,7 +6,6 @@ import tensorflow_datasets as tfds
 
 from collabseg_jax.data.builders import base
 from collabseg_jax.data.spec import IGNORE, DatasetSpec
-from collabseg_jax.errors import InputError
 
 SPEC = DatasetSpec(
     name="camvid",
@@ -55,20 +54,5 @@ class CamVid(base.PairBuilder):
     @classmethod
     def find_pairs(cls, raw_dir: Path) -> dict[str, list[base.Pair]]:
         """The pairs of whichever splits exist; see the base class."""
-        base.check_folder(SPEC, raw_dir)
-        pairs = {}
-        for split in SPEC.splits:
-            images, labels = raw_dir / split, raw_dir / f"{split}annot"
-            if images.is_dir() or labels.is_dir():
-                pairs[split] = base.match_pairs(
-                    base.files_by_stem(images, base.IMAGE_SUFFIXES),
-                    base.files_by_stem(labels, base.LABEL_SUFFIXES),
-                    where=f"{images} and {labels}",
-                )
-        if not pairs:
-            found = ", ".join(sorted(path.name for path in raw_dir.iterdir())[:5])
-            raise InputError(
-                f"config.data.raw_dir={raw_dir}: found {found}, expected a split folder of camvid "
-                f"({SPEC.source})"
-            )
-        return pairs
+        folders = {s: (raw_dir / s, raw_dir / f"{s}annot") for s in SPEC.splits}
+        return base.pairs_of_folders(SPEC, raw_dir, folders)
