@@ -1,6 +1,6 @@
 """Data sets: `prepare` one, then read `train_batches` or `eval_batches` from its splits."""
 
-from collabseg_jax.data.builders import camvid, shapes
+from collabseg_jax.data.builders import ade20k, camvid, cityscapes, pascal_voc, shapes
 from collabseg_jax.data.pipeline import eval_batches, plan_buckets, train_batches
 from collabseg_jax.data.prepared import Prepared, open_prepared
 from collabseg_jax.data.spec import IGNORE, DatasetSpec
@@ -19,11 +19,17 @@ __all__ = [
 ]
 
 SPECS = {
+    "ade20k": ade20k.SPEC,
     "camvid": camvid.SPEC,
+    "cityscapes": cityscapes.SPEC,
+    "pascal_voc": pascal_voc.SPEC,
     "shapes": shapes.SPEC,
 }
 _BUILDERS = {
+    "ade20k": ade20k.ADE20K,
     "camvid": camvid.CamVid,
+    "cityscapes": cityscapes.Cityscapes,
+    "pascal_voc": pascal_voc.PascalVOC,
     "shapes": shapes.Shapes,
 }
 

@@ -1,4 +1,8 @@
-"""Miniature data sets in their official layouts, and encoded images, made on the spot."""
+"""Miniature data sets in their official layouts, and encoded images, made on the spot.
+
+The labels of `ade20k`, `cityscapes` and `pascal_voc` are `RAW` below in the files of each set, so
+that a test can say by hand what must come out of every pixel.
+"""
 
 import io
 from pathlib import Path
@@ -56,4 +60,101 @@ def camvid(root: Path, sizes=None) -> Path:
             suffix, file_format = ((".png", "PNG"), (".jpg", "JPEG"), (".JPEG", "JPEG"))[i % 3]
             (root / split / f"{split}_{i:03d}{suffix}").write_bytes(encode(picture(i), file_format))
             (root / f"{split}annot" / f"{split}_{i:03d}.png").write_bytes(encode(indices(i)))
+    return root
+
+
+def write(path: Path, data: bytes) -> None:
+    """Writes a file and makes its folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def palette_png(pixels: np.ndarray) -> bytes:
+    """A PNG of indices with VOC's palette, as in SegmentationClass."""
+    image = PIL.Image.fromarray(pixels, "P")
+    image.putpalette([bit for i in range(256) for bit in voc_colour(i)])
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def voc_colour(index: int) -> tuple[int, int, int]:
+    """The devkit's colour map: the bits of the index, three at a time, from the highest down."""
+    colour = [0, 0, 0]
+    for shift in range(8):
+        for channel in range(3):
+            colour[channel] |= (index >> (3 * shift + channel) & 1) << (7 - shift)
+    return tuple(colour)
+
+
+def columns(values) -> np.ndarray:
+    """A label uint8 of SIZE whose columns hold these values in turn."""
+    return np.resize(np.array(values, np.uint8), SIZE[1])[None].repeat(SIZE[0], axis=0)
+
+
+# What the label files hold, column by column: the values of each set that matter.
+RAW = {
+    "ade20k": (0, 1, 2, 75, 149, 150),
+    "labelIds": (*range(26), 255),
+    "labelTrainIds": (*range(19), 255),
+    "pascal_voc": (0, 1, 15, 20, 255),
+}
+
+
+def ade20k(root: Path, sizes=None) -> Path:
+    """ADEChallengeData2016; `sizes` is {folder: images}."""
+    for folder, count in (sizes or {"training": 4, "validation": 2}).items():
+        for i in range(count):
+            name = f"ADE_{folder.removesuffix('ing').removesuffix('idation')}_{i + 1:08d}"
+            write(root / "images" / folder / f"{name}.jpg", encode(picture(i), "JPEG"))
+            label = encode(columns(RAW["ade20k"]))
+            write(root / "annotations" / folder / f"{name}.png", label)
+    return root
+
+
+def cityscapes(root: Path, cities=None, kinds=("labelIds",)) -> Path:
+    """leftImg8bit and gtFine with all that the archives have; `cities` is {split: {city: images}}.
+
+    `kinds` are the encodings of labels that train and val have.
+    """
+    cities = cities or {
+        "train": {"aachen": 2, "bochum": 2},
+        "val": {"frankfurt": 2},
+        "test": {"berlin": 1},
+    }
+    for split, images in cities.items():
+        for city, count in images.items():
+            for i in range(count):
+                name = f"{city}_000000_{i:06d}"
+                image, label = root / "leftImg8bit" / split / city, root / "gtFine" / split / city
+                write(image / f"{name}_leftImg8bit.png", encode(picture(i)))
+                write(label / f"{name}_gtFine_color.png", encode(picture(i)))
+                write(label / f"{name}_gtFine_instanceIds.png", encode(indices(i).astype("u2")))
+                write(label / f"{name}_gtFine_polygons.json", b"{}")
+                for kind in kinds if split != "test" else ["labelIds"]:
+                    pixels = columns(RAW[kind] if split != "test" else [0])
+                    write(label / f"{name}_gtFine_{kind}.png", encode(pixels))
+    return root
+
+
+def pascal_voc(root: Path, *, augmented=False, trainaug=True) -> Path:
+    """VOCdevkit/VOC2012 under `root`: 3 images to train, 2 to validate, 2 more if `augmented`."""
+    voc, names = root / "VOCdevkit" / "VOC2012", [f"2007_{i:06d}" for i in range(8)]
+    lists = {"train": names[:3], "val": names[3:5], "trainval": names[:5]}
+    for i, name in enumerate(names):  # one is in no list of this task
+        write(voc / "JPEGImages" / f"{name}.jpg", encode(picture(i), "JPEG"))
+        write(voc / "Annotations" / f"{name}.xml", b"<annotation/>")
+    for name in lists["trainval"]:
+        label = palette_png(columns(RAW["pascal_voc"]))
+        write(voc / "SegmentationClass" / f"{name}.png", label)
+        write(voc / "SegmentationObject" / f"{name}.png", label)
+    if augmented:  # without the borders, as in the files of its authors
+        for name in (*names[1:3], *names[3:4], *names[5:7]):
+            label = encode(columns(RAW["pascal_voc"][:-1]))
+            write(voc / "SegmentationClassAug" / f"{name}.png", label)
+        if trainaug:
+            lists["trainaug"] = [*names[:3], *names[5:7]]
+    for name, members in lists.items():
+        text = "".join(f"{member}\n" for member in members)
+        write(voc / "ImageSets" / "Segmentation" / f"{name}.txt", text.encode())
     return root

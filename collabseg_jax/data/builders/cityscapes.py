@@ -1,0 +1,141 @@
+"""Cityscapes with its 19 classes, fine annotations."""
+
+import dataclasses
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from collabseg_jax.data.builders import base
+from collabseg_jax.data.spec import IGNORE, DatasetSpec
+from collabseg_jax.errors import InputError
+
+# Of cityscapesScripts (helpers/labels.py); the position is the train id: (name, id, colour).
+_CLASSES = (
+    ("road", 7, (128, 64, 128)),
+    ("sidewalk", 8, (244, 35, 232)),
+    ("building", 11, (70, 70, 70)),
+    ("wall", 12, (102, 102, 156)),
+    ("fence", 13, (190, 153, 153)),
+    ("pole", 17, (153, 153, 153)),
+    ("traffic light", 19, (250, 170, 30)),
+    ("traffic sign", 20, (220, 220, 0)),
+    ("vegetation", 21, (107, 142, 35)),
+    ("terrain", 22, (152, 251, 152)),
+    ("sky", 23, (70, 130, 180)),
+    ("person", 24, (220, 20, 60)),
+    ("rider", 25, (255, 0, 0)),
+    ("car", 26, (0, 0, 142)),
+    ("truck", 27, (0, 0, 70)),
+    ("bus", 28, (0, 60, 100)),
+    ("train", 31, (0, 80, 100)),
+    ("motorcycle", 32, (0, 0, 230)),
+    ("bicycle", 33, (119, 11, 32)),
+)
+
+SPEC = DatasetSpec(
+    name="cityscapes",
+    classes=tuple(name for name, _, _ in _CLASSES),
+    palette=tuple(colour for _, _, colour in _CLASSES),
+    splits=("train", "val"),
+    # 255 is the license plate's -1 where it was drawn into 8 bits.
+    label_values={
+        **dict.fromkeys((*range(34), 255), IGNORE),
+        **{label_id: train_id for train_id, (_, label_id, _) in enumerate(_CLASSES)},
+    },
+    source="leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip of "
+    "https://www.cityscapes-dataset.com (free registration), "
+    "with leftImg8bit/{train,val}/CITY and gtFine/{train,val}/CITY",
+    licence="non-commercial use, no redistribution; see https://www.cityscapes-dataset.com/license",
+)
+# How label files may be written, the one to prefer first.
+ENCODINGS = {
+    "labelTrainIds": dataclasses.replace(SPEC, label_values={}),
+    "labelIds": SPEC,
+}
+_IMAGE_ENDING = "_leftImg8bit"
+
+
+class Cityscapes(base.PairBuilder):
+    """`leftImg8bit/SPLIT/CITY/*_leftImg8bit.png`, `gtFine/SPLIT/CITY/*_gtFine_labelIds.png`.
+
+    Labels are read from `*_gtFine_labelTrainIds.png`, which cityscapesScripts makes, where every
+    image has one. The test split has no public labels and is left out.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First version."}
+    SPEC = SPEC
+    name = SPEC.name
+
+    @property
+    def copy_spec(self) -> DatasetSpec:
+        """The spec of whichever encoding this copy holds."""
+        return ENCODINGS[self.info.metadata["encoding"]]
+
+    @classmethod
+    def find_pairs(cls, raw_dir: Path) -> dict[str, list[base.Pair]]:
+        """The pairs of whichever splits exist, all labels in one encoding; see the base class."""
+        base.check_folder(SPEC, raw_dir)
+        images, labels = {}, {encoding: {} for encoding in ENCODINGS}
+        for split in SPEC.splits:
+            image_dir, label_dir = raw_dir / "leftImg8bit" / split, raw_dir / "gtFine" / split
+            if not (image_dir.is_dir() or label_dir.is_dir()):
+                continue
+            images[split] = _files_of_cities(image_dir, _IMAGE_ENDING)
+            for encoding in ENCODINGS:
+                labels[encoding][split] = _files_of_cities(label_dir, f"_gtFine_{encoding}")
+        if not images:
+            raise base.no_such_set(SPEC, raw_dir, "leftImg8bit and gtFine")
+        encoding = _choose(raw_dir, images, labels)
+        return {
+            split: _match(raw_dir, split, images[split], labels[encoding][split], encoding)
+            for split in images
+        }
+
+    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+        pairs = self.find_pairs(Path(self._raw_dir))
+        label = next(iter(pairs.values()))[0].label
+        encoding = self.info.metadata["encoding"] = label.stem.rpartition("_")[2]
+        print(f"{self.name}: labels are *_gtFine_{encoding}.png", file=sys.stderr, flush=True)
+        return {split: self._generate_examples(split, pairs[split]) for split in pairs}
+
+
+def _files_of_cities(folder: Path, ending: str) -> dict[str, Path]:
+    """The PNG files with such an ending in all folders of `folder`; names begin with the city."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder, expected a folder for each city in it")
+    files = {}
+    for city in sorted(folder.iterdir()):
+        if city.is_dir():
+            files |= base.files_by_stem(city, base.LABEL_SUFFIXES, ending)
+    return files
+
+
+def _choose(raw_dir: Path, images: Mapping, labels: Mapping) -> str:
+    """The encoding that all images have, the preferred one if both; arguments by split."""
+    for encoding in ENCODINGS:
+        if all(images[split].keys() <= labels[encoding][split].keys() for split in images):
+            return encoding
+    for split, files in images.items():  # an image without any label is the plainer message
+        either = labels["labelTrainIds"][split] | labels["labelIds"][split]
+        _match(raw_dir, split, files, either, "labelIds")
+    first = next(
+        labels["labelTrainIds"][split][name]
+        for split, files in images.items()
+        for name in sorted(files.keys() - labels["labelIds"][split].keys())
+    )
+    raise InputError(
+        f"{first}: without a *_gtFine_labelIds.png beside it, while others have no "
+        "*_gtFine_labelTrainIds.png, expected one of the two kinds for all images"
+    )
+
+
+def _match(raw_dir: Path, split: str, images: Mapping, labels: Mapping, encoding: str) -> list:
+    return base.match_pairs(
+        images,
+        labels,
+        where=f"{raw_dir / 'leftImg8bit' / split} and {raw_dir / 'gtFine' / split}",
+        endings=(f"{_IMAGE_ENDING}.png", f"_gtFine_{encoding}.png"),
+    )
