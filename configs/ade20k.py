@@ -1,0 +1,58 @@
+"""ResNet-50 and MiT-B1 on ADE20K (150 classes), at the size of a GPU. Not run yet.
+
+  ./launch/local.sh --config configs/ade20k.py --config.data.raw_dir=PATH/ADEChallengeData2016 \\
+      --config.cnn.pretrained=resnet50.safetensors --config.vit.pretrained=mit_b1.pth
+
+Single-scale mIoU on the 2,000 validation images that others publish for each network alone, from
+ImageNet weights, on crops of 512, 160,000 steps of 16 images:
+
+  DeepLabV3+ R50   43.95   mmsegmentation, configs/deeplabv3plus: output stride 8, auxiliary head
+  SegFormer-B1     42.2    SegFormer's paper (arXiv:2105.15203), table 1; 40.97 in mmsegmentation
+
+Expect the CNN below that at the output stride of 16 used here. They shrink or enlarge images to a
+short side of 512 for evaluation; here images keep their own size. Without ImageNet weights expect
+far less. Hardware and hours: unknown.
+"""
+
+from configs import base
+
+
+def get_config():
+    """See above. Conventions are mmsegmentation's, but for what a comment says."""
+    c = base.use_method(base.get_config())
+    c.steps = 160_000
+    c.batch_size = 16
+    c.precision = "bfloat16"
+    c.warmup_steps = 1500
+    c.data.name = "ade20k"
+    c.data.crop = (512, 512)
+    c.data.scale = (0.5, 2.0)  # there of a short side of 512, here of the image's own size
+    c.data.cat_max_ratio = 0.75
+    c.data.brightness = 0.125  # there twice as strong, for half of the images, and hue besides
+    c.data.contrast = 0.25
+    c.data.saturation = 0.25
+    c.data.workers = 8
+
+    c.cnn.model = "deeplabv3plus_resnet50"
+    c.cnn.pretrained = ""  # ImageNet: torchvision's resnet50, see docs/weights.md
+    c.cnn.output_stride = 16  # there 8, at far more work
+    c.cnn.optimizer = "sgd"
+    c.cnn.lr = 0.01
+    c.cnn.momentum = 0.9
+    c.cnn.weight_decay = 5e-4
+    c.cnn.power = 0.9
+
+    c.vit.model = "segformer_b1"
+    c.vit.pretrained = ""  # ImageNet: NVlabs' mit_b1.pth or nvidia/mit-b1, see docs/weights.md
+    c.vit.optimizer = "adamw"
+    c.vit.lr = 6e-5
+    c.vit.head_lr_mult = 10.0
+    c.vit.weight_decay = 0.01
+    c.vit.power = 1.0
+
+    c.eval.every = 16_000
+    c.eval.batch_size = 4  # 150 maps of logits for each image, at its own size
+    c.eval.max_shapes = 32  # images of all sizes: fewer shapes would pad them more
+    c.checkpoint.every = 2000
+    c.log.every = 50
+    return c

@@ -1,0 +1,60 @@
+"""ResNet-50 and MiT-B1 on Cityscapes (19 classes), at the size of a GPU. Not run yet.
+
+  ./launch/local.sh --config configs/cityscapes.py --config.data.raw_dir=PATH/cityscapes \\
+      --config.cnn.pretrained=resnet50.safetensors --config.vit.pretrained=mit_b1.pth
+
+PATH/cityscapes holds leftImg8bit and gtFine. Single-scale mIoU on the 500 validation images that
+others publish for each network alone, from ImageNet weights, 8 images a step:
+
+  DeepLabV3+ R50   79.83   mmsegmentation, configs/deeplabv3plus: crops of 769, 80,000 steps,
+                           output stride 8, auxiliary head
+  SegFormer-B1     78.5    SegFormer's paper (arXiv:2105.15203), table 1: crops of 1024, 160,000
+                           steps, windows of 1024 in evaluation; 78.56 in mmsegmentation
+
+Both students see the same crop, so one had to be chosen: 768x768, DeepLab's size as a multiple of
+32, with SegFormer's longer schedule. Expect the CNN lower at the output stride of 16 used here, the
+ViT lower for its smaller crops; evaluation takes the image whole. Without ImageNet weights expect
+far less. Hardware and hours: unknown.
+"""
+
+from configs import base
+
+
+def get_config():
+    """See above. Conventions are mmsegmentation's, but for what a comment says."""
+    c = base.use_method(base.get_config())
+    c.steps = 160_000
+    c.batch_size = 8
+    c.precision = "bfloat16"
+    c.warmup_steps = 1500
+    c.data.name = "cityscapes"
+    c.data.crop = (768, 768)
+    c.data.scale = (0.5, 2.0)
+    c.data.cat_max_ratio = 0.75
+    c.data.brightness = 0.125  # there twice as strong, for half of the images, and hue besides
+    c.data.contrast = 0.25
+    c.data.saturation = 0.25
+    c.data.workers = 8  # a PNG of 1024x2048 to decode for each crop
+
+    c.cnn.model = "deeplabv3plus_resnet50"
+    c.cnn.pretrained = ""  # ImageNet: torchvision's resnet50, see docs/weights.md
+    c.cnn.output_stride = 16  # there 8, at far more work
+    c.cnn.optimizer = "sgd"
+    c.cnn.lr = 0.01
+    c.cnn.momentum = 0.9
+    c.cnn.weight_decay = 5e-4
+    c.cnn.power = 0.9
+
+    c.vit.model = "segformer_b1"
+    c.vit.pretrained = ""  # ImageNet: NVlabs' mit_b1.pth or nvidia/mit-b1, see docs/weights.md
+    c.vit.optimizer = "adamw"
+    c.vit.lr = 6e-5
+    c.vit.head_lr_mult = 10.0
+    c.vit.weight_decay = 0.01
+    c.vit.power = 1.0
+
+    c.eval.every = 16_000
+    c.eval.batch_size = 2  # whole images of 1024x2048
+    c.checkpoint.every = 2000
+    c.log.every = 50
+    return c
