@@ -1,5 +1,6 @@
 """Encoded bytes to uint8 arrays; the only place where label values become train ids."""
 
+import functools
 import io
 import warnings
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ _FLIP_THEN_ROTATE = {
     7: (1, cv2.ROTATE_90_CLOCKWISE),
     8: (None, cv2.ROTATE_90_COUNTERCLOCKWISE),
 }
+_BIT_DEPTH = 24  # its place in a PNG, whose IHDR chunk always comes first
 _END = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 # PIL spreads the indices of grey PNGs of few bits over 0..255.
 _GREY_STEP = {1: 1, 2: 85, 4: 17}
@@ -54,27 +56,41 @@ def decode_image(data: bytes, name: str = "image") -> np.ndarray:
                 "8 bits per channel"
             )
         image = np.array(_load(header, name).convert("RGB"))
-    flip, rotate = _FLIP_THEN_ROTATE.get(_orientation(header), (None, None))
-    if flip is not None:
-        image = cv2.flip(image, flip)
-    return image if rotate is None else cv2.rotate(image, rotate)
+    return _upright(image, header)
 
 
 def decode_label(data: bytes, spec: DatasetSpec, name: str = "label") -> np.ndarray:
-    """Decodes a label PNG to train ids.
+    """Decodes a label PNG to train ids; EXIF orientation is applied, as to its image.
 
     Args:
-      data: a PNG of class indices: grey of 1 to 16 bits, or palette (indices, not colours).
-      spec: says which values may occur, and their train ids.
+      data: a PNG of class indices: grey of 1 to 16 bits, or palette (indices, not colours). If the
+        spec has `label_colors`, also one of colours: RGB, or RGBA that is opaque everywhere.
+      spec: which values and colours may occur, and their train ids.
       name: what to call it in a message.
 
     Returns:
       uint8 [H, W], 0..num_classes - 1 or 255.
 
     Raises:
-      InputError: damaged, not a PNG of one channel, or with a value that the spec does not have.
+      InputError: damaged, not such a PNG, or with a value or colour that the spec does not have.
     """
-    raw = _decode_indices(data, name)
+    header = _open(data, name)
+    if header.format != "PNG":
+        raise InputError(f"{name}: label is a {header.format} file, expected PNG (lossless)")
+    if header.mode in ("RGB", "RGBA") and spec.label_colors:
+        if data[_BIT_DEPTH] != 8:
+            raise InputError(f"{name}: label of 16 bits per channel, expected 8")
+        return _ids_of_colors(_upright(_decode_colors(data, header, name), header), spec, name)
+    if header.mode not in ("L", "P", "1") and not header.mode.startswith("I"):
+        raise InputError(
+            f"{name}: label has channels {header.mode}, expected one channel of class indices; "
+            f"for labels in RGB, every class of {spec.name} needs a colour ({spec.source})"
+        )
+    return _ids_of_values(_upright(_decode_values(data, header, name), header), spec, name)
+
+
+def _ids_of_values(raw: np.ndarray, spec: DatasetSpec, name: str) -> np.ndarray:
+    """Train ids uint8 [H, W] of class indices [H, W], uint8 or wider."""
     if raw.dtype == np.uint8:
         forbidden = cv2.LUT(raw, (~spec.label_allowed).astype(np.uint8))
         bad = cv2.countNonZero(forbidden) > 0
@@ -88,6 +104,36 @@ def decode_label(data: bytes, spec: DatasetSpec, name: str = "label") -> np.ndar
             f"{_ranges(np.flatnonzero(spec.label_allowed))}"
         )
     return cv2.LUT(raw.astype(np.uint8, copy=False), spec.label_lut)
+
+
+def _ids_of_colors(pixels: np.ndarray, spec: DatasetSpec, name: str) -> np.ndarray:
+    """Train ids uint8 [H, W] of colours uint8 [H, W, 4] BGRA."""
+    packed = pixels.view("<u4")[..., 0]  # 0xAARRGGBB
+    ids = _color_table(spec).take(packed & 0xFFFFFF)
+    if ids.min() >= 0 and packed.min() >= 0xFF000000:
+        return ids.astype(np.uint8)
+    bad = (ids < 0) | (packed < 0xFF000000)
+    y, x = np.unravel_index(bad.argmax(), bad.shape)
+    blue, green, red, alpha = pixels[y, x].tolist()
+    found = f"{name}: label colour {(red, green, blue)} at row {y}, column {x}"
+    if alpha < 255:
+        raise InputError(f"{found} has alpha {alpha}; expected 255 (opaque) everywhere")
+    listed = list(spec.label_colors)
+    nearest = listed[np.abs(np.subtract(listed, (red, green, blue))).sum(axis=1).argmin()]
+    raise InputError(
+        f"{found}; expected for {spec.name} one of its {len(listed)} colours, of which {nearest} "
+        "is the nearest"
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _color_table(spec: DatasetSpec) -> np.ndarray:
+    """0xRRGGBB -> train id or 255, -1 where the colour may not occur; int16 [2**24]."""
+    # Not an attribute of the spec: that is pickled for each worker, without these 32 MB.
+    table = np.full(2**24, -1, np.int16)
+    for (red, green, blue), train_id in spec.label_colors.items():
+        table[red << 16 | green << 8 | blue] = train_id
+    return table
 
 
 def decode_record(record: Mapping, spec: DatasetSpec) -> dict[str, np.ndarray]:
@@ -117,24 +163,26 @@ def image_size(data: bytes, name: str = "image") -> tuple[int, int]:
     return (width, height) if _orientation(header) >= 5 else (height, width)
 
 
-def _decode_indices(data: bytes, name: str) -> np.ndarray:
+def _decode_values(data: bytes, header: PIL.Image.Image, name: str) -> np.ndarray:
     """Class indices as stored, [H, W] uint8 or wider."""
-    header = _open(data, name)
-    if header.format != "PNG":
-        raise InputError(f"{name}: label is a {header.format} file, expected PNG (lossless)")
-    if header.mode not in ("L", "P", "1") and not header.mode.startswith("I"):
-        raise InputError(
-            f"{name}: label has channels {header.mode}, expected one channel of class indices"
-        )
-    bits = data[24]  # of the IHDR chunk, which always comes first
+    bits = data[_BIT_DEPTH]
     if header.mode == "L" and bits == 8 and _whole(data, "PNG"):
-        label = _cv2(data, cv2.IMREAD_GRAYSCALE)
+        label = _cv2(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
         if label is not None:
             return label
     label = np.asarray(_load(header, name))
     if label.dtype == bool:
         label = label.astype(np.uint8)
     return label // _GREY_STEP[bits] if header.mode == "L" and bits < 8 else label
+
+
+def _decode_colors(data: bytes, header: PIL.Image.Image, name: str) -> np.ndarray:
+    """Colours as stored, uint8 [H, W, 4] BGRA; an RGB file is opaque."""
+    label = _cv2(data, cv2.IMREAD_UNCHANGED) if _whole(data, "PNG") else None
+    if label is None:
+        label = np.asarray(_load(header, name).convert("RGBA"))
+        return cv2.cvtColor(label, cv2.COLOR_RGBA2BGRA)
+    return label if label.shape[2] == 4 else cv2.cvtColor(label, cv2.COLOR_BGR2BGRA)
 
 
 def _open(data: bytes, name: str) -> PIL.Image.Image:
@@ -170,6 +218,14 @@ def _whole(data: bytes, file_format: str | None) -> bool:
     """Whether the file ends as it should: cv2 fills up a cut one with grey, PIL refuses it."""
     end = _END.get(file_format)
     return end is not None and data.endswith(end)
+
+
+def _upright(pixels: np.ndarray, header: PIL.Image.Image) -> np.ndarray:
+    """Pixels [H, W, ...] as stored, turned as the file's EXIF orientation says."""
+    flip, rotate = _FLIP_THEN_ROTATE.get(_orientation(header), (None, None))
+    if flip is not None:
+        pixels = cv2.flip(pixels, flip)
+    return pixels if rotate is None else cv2.rotate(pixels, rotate)
 
 
 def _orientation(header: PIL.Image.Image) -> int:

@@ -15,11 +15,14 @@ class DatasetSpec:
 
     Attributes:
       name: the word that selects it, `config.data.name`.
-      classes: class names; the position of a name is its train id, from 0; at most 255.
+      classes: class names; the position of a name is its train id, from 0; at most 255. None
+        where the raw files name them: `data.get_spec` fills them in.
       palette: one (r, g, b) in 0..255 per class.
       splits: the splits that the official layout can have, the training split first.
       label_values: value in a label file -> train id, or 255 where a pixel does not count. Any
         other value is an error. Empty: files hold train ids and 255 already.
+      label_colors: (r, g, b) in a label file -> train id or 255, for labels that are pictures of
+        colours. Any other colour is an error. Empty: labels hold values only.
       source: where a person gets the data, and its official layout.
       licence: the terms of the data.
     """
@@ -29,12 +32,15 @@ class DatasetSpec:
     palette: tuple[tuple[int, int, int], ...]
     splits: tuple[str, ...]
     label_values: Mapping[int, int] = dataclasses.field(default_factory=dict, hash=False)
+    label_colors: Mapping[tuple[int, int, int], int] = dataclasses.field(
+        default_factory=dict, hash=False
+    )
     source: str = ""
     licence: str = ""
 
     def __post_init__(self):
         """Refuses a spec that contradicts itself."""
-        if not 1 <= len(self.classes) <= IGNORE:
+        if len(self.classes) > IGNORE:
             raise ValueError(f"{self.name}: expected 1 to 255 classes, found {len(self.classes)}")
         if len(self.palette) != len(self.classes):
             raise ValueError(
@@ -46,6 +52,37 @@ class DatasetSpec:
                     f"{self.name}: label_values maps {raw} to {train_id}; expected 0..255 to "
                     f"0..{self.num_classes - 1} or {IGNORE}"
                 )
+        for color, train_id in self.label_colors.items():
+            if not (0 <= train_id < self.num_classes or train_id == IGNORE):
+                raise ValueError(
+                    f"{self.name}: label_colors maps {color} to {train_id}; expected "
+                    f"0..{self.num_classes - 1} or {IGNORE}"
+                )
+
+    def to_record(self) -> dict:
+        """All of it in types that JSON has; `from_record` reads it back."""
+        record = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return record | {
+            "classes": list(self.classes),
+            "splits": list(self.splits),
+            "palette": [_hex(color) for color in self.palette],
+            "label_values": {str(raw): train_id for raw, train_id in self.label_values.items()},
+            "label_colors": {_hex(color): i for color, i in self.label_colors.items()},
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping) -> "DatasetSpec":
+        """The spec that `to_record` made a record of, also after its way through JSON."""
+        return cls(
+            name=record["name"],
+            classes=tuple(record["classes"]),
+            palette=tuple(_rgb(text) for text in record["palette"]),
+            splits=tuple(record["splits"]),
+            label_values={int(raw): i for raw, i in record["label_values"].items()},
+            label_colors={_rgb(text): i for text, i in record["label_colors"].items()},
+            source=record["source"],
+            licence=record["licence"],
+        )
 
     @property
     def num_classes(self) -> int:
@@ -70,3 +107,12 @@ class DatasetSpec:
     @property
     def _values(self) -> Mapping[int, int]:
         return self.label_values or {**{i: i for i in range(self.num_classes)}, IGNORE: IGNORE}
+
+
+def _hex(color: tuple[int, int, int]) -> str:
+    """(128, 0, 255) -> "#8000ff"."""
+    return "#" + bytes(color).hex()
+
+
+def _rgb(text: str) -> tuple[int, int, int]:
+    return tuple(bytes.fromhex(text[1:]))
