@@ -22,7 +22,7 @@ def get_config():
     c.mesh.space = 1  # devices that share the rows of each image
 
     c.data = ConfigDict()
-    c.data.name = "shapes"  # shapes | camvid | pascal_voc | cityscapes | ade20k
+    c.data.name = "shapes"  # shapes | camvid | pascal_voc | cityscapes | ade20k | folder
     c.data.raw_dir = ""  # the data set as downloaded
     c.data.dir = ""  # prepared copies; "": $TFDS_DATA_DIR or ~/tensorflow_datasets
     c.data.crop = (128, 128)  # height, width

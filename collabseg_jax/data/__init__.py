@@ -1,8 +1,8 @@
 """Data sets: `prepare` one, then read `train_batches` or `eval_batches` from its splits."""
 
-from collabseg_jax.data.builders import ade20k, camvid, cityscapes, pascal_voc, shapes
+from collabseg_jax.data.builders import ade20k, camvid, cityscapes, folder, pascal_voc, shapes
 from collabseg_jax.data.pipeline import eval_batches, plan_buckets, train_batches
-from collabseg_jax.data.prepared import Prepared, open_prepared
+from collabseg_jax.data.prepared import Prepared, find_spec, open_prepared
 from collabseg_jax.data.spec import IGNORE, DatasetSpec
 from collabseg_jax.errors import unknown
 
@@ -22,6 +22,7 @@ SPECS = {
     "ade20k": ade20k.SPEC,
     "camvid": camvid.SPEC,
     "cityscapes": cityscapes.SPEC,
+    "folder": folder.SPEC,
     "pascal_voc": pascal_voc.SPEC,
     "shapes": shapes.SPEC,
 }
@@ -29,20 +30,28 @@ _BUILDERS = {
     "ade20k": ade20k.ADE20K,
     "camvid": camvid.CamVid,
     "cityscapes": cityscapes.Cityscapes,
+    "folder": folder.Folder,
     "pascal_voc": pascal_voc.PascalVOC,
     "shapes": shapes.Shapes,
 }
 
 
-def get_spec(name: str) -> DatasetSpec:
-    """The spec of a data set.
+def get_spec(name: str, *, raw_dir: str = "", data_dir: str = "") -> DatasetSpec:
+    """The spec of a data set; nothing is prepared.
+
+    Args:
+      name: a key of SPECS.
+      raw_dir: as for `prepare`; read only if the files name the classes (`folder`).
+      data_dir: as for `prepare`; read only if, besides, there is no raw_dir.
 
     Raises:
-      InputError: there is none of this name.
+      InputError: there is none of this name; the files that name the classes are missing or bad.
     """
     if name not in SPECS:
         raise unknown("data set", name, SPECS)
-    return SPECS[name]
+    if SPECS[name].classes:
+        return SPECS[name]
+    return find_spec(SPECS[name], _BUILDERS[name], raw_dir=raw_dir, data_dir=data_dir)
 
 
 def prepare(name: str, *, raw_dir: str = "", data_dir: str = "") -> Prepared:
@@ -59,4 +68,5 @@ def prepare(name: str, *, raw_dir: str = "", data_dir: str = "") -> Prepared:
     Raises:
       InputError: unknown name; raw files missing, unpaired or empty; no copy, or several.
     """
-    return open_prepared(get_spec(name), _BUILDERS[name], raw_dir=raw_dir, data_dir=data_dir)
+    spec = get_spec(name, raw_dir=raw_dir, data_dir=data_dir)
+    return open_prepared(spec, _BUILDERS[name], raw_dir=raw_dir, data_dir=data_dir)

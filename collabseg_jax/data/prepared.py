@@ -79,21 +79,30 @@ class Prepared:
         return Records(self._builder, split)
 
 
+def find_spec(
+    spec: DatasetSpec, builder_class: type[PairBuilder], *, raw_dir: str, data_dir: str
+) -> DatasetSpec:
+    """`spec` with the classes that the raw files name, or else those of the only prepared copy."""
+    if raw_dir:
+        return builder_class.find_spec(Path(raw_dir).expanduser().resolve())
+    return DatasetSpec.from_record(
+        _metadata(_only_copy(spec, builder_class, _root(data_dir)))["spec"]
+    )
+
+
 def open_prepared(
     spec: DatasetSpec, builder_class: type, *, raw_dir: str, data_dir: str
 ) -> Prepared:
     """Finds the prepared copy, or makes it; see `collabseg_jax.data.prepare`."""
-    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
-    options = {"data_dir": root.expanduser(), "file_format": "array_record"}
+    options = {"data_dir": _root(data_dir), "file_format": "array_record"}
     if issubclass(builder_class, PairBuilder):
         if raw_dir:
             raw_dir = Path(raw_dir).expanduser().resolve()
-            fingerprint = _fingerprint(
-                builder_class.root(raw_dir), builder_class.find_pairs(raw_dir)
-            )
+            root, pairs = builder_class.root(raw_dir), builder_class.find_pairs(raw_dir)
+            fingerprint = _fingerprint(root, pairs, builder_class.EXTRA_FILES)
         else:
-            fingerprint = _only_copy(spec, builder_class, options["data_dir"])
-        options |= {"raw_dir": raw_dir, "config": fingerprint}
+            fingerprint = _only_copy(spec, builder_class, options["data_dir"]).parent.name
+        options |= {"raw_dir": raw_dir, "spec": spec, "config": fingerprint}
     elif raw_dir:
         raise InputError(
             f"config.data.raw_dir={raw_dir}: data set {spec.name!r} is {spec.source} and takes no "
@@ -113,6 +122,12 @@ def open_prepared(
     sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
     spec = getattr(builder, "copy_spec", spec)
     return Prepared(spec, builder.data_dir, fingerprint, sizes, builder)
+
+
+def _root(data_dir: str) -> Path:
+    """Where copies are kept."""
+    root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return Path(root).expanduser()
 
 
 def _build(builder_class: type, options: dict) -> tfds.core.DatasetBuilder:
@@ -147,9 +162,10 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _fingerprint(raw_dir: Path, pairs: dict[str, list[Pair]]) -> str:
+def _fingerprint(raw_dir: Path, pairs: dict[str, list[Pair]], extra: tuple[str, ...] = ()) -> str:
     """12 hex digits of all names and sizes, and of the last bytes of up to `_SAMPLED_FILES` files.
 
+    Of the `extra` files, by their paths in `raw_dir`, every byte counts.
     A PNG ends in checksums of its pixels, so the end alone tells an edited label of equal size.
     Times are left out: a copy of the tree is the same tree.
     """
@@ -168,11 +184,13 @@ def _fingerprint(raw_dir: Path, pairs: dict[str, list[Pair]]) -> str:
             with path.open("rb") as file:
                 file.seek(max(0, size - _SAMPLED_BYTES))
                 digest.update(file.read())
+    for name in extra:
+        digest.update(f"{name}\n".encode() + (raw_dir / name).read_bytes())
     return digest.hexdigest()[:12]
 
 
-def _only_copy(spec: DatasetSpec, builder_class: type, root: Path) -> str:
-    """The fingerprint of the one prepared copy under `root`."""
+def _only_copy(spec: DatasetSpec, builder_class: type, root: Path) -> Path:
+    """The folder of the one prepared copy under `root`, in a folder named by its fingerprint."""
     found = sorted((root / spec.name).glob(f"*/{builder_class.VERSION}/dataset_info.json"))
     copies = [path.parent for path in found if not path.parent.name.startswith("incomplete.")]
     if not copies:
@@ -181,16 +199,19 @@ def _only_copy(spec: DatasetSpec, builder_class: type, root: Path) -> str:
             f"{spec.source}"
         )
     if len(copies) > 1:
-        listing = "; ".join(f"{copy} (from {_raw_dir_of(copy)})" for copy in copies)
+        listing = "; ".join(
+            f"{copy} (from {_metadata(copy).get('raw_dir', 'unknown')})" for copy in copies
+        )
         raise InputError(
             f"{len(copies)} prepared copies of {spec.name}, expected one: give "
             f"--config.data.raw_dir=PATH to choose. Found: {listing}"
         )
-    return copies[0].parent.name
+    return copies[0]
 
 
-def _raw_dir_of(copy: Path) -> str:
+def _metadata(copy: Path) -> dict:
+    """What `PairBuilder` noted about a copy; nothing if that cannot be read."""
     try:
-        return json.loads((copy / "metadata.json").read_text())["raw_dir"]
-    except (OSError, ValueError, KeyError):
-        return "unknown"
+        return json.loads((copy / "metadata.json").read_text())
+    except (OSError, ValueError):
+        return {}

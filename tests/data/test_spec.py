@@ -7,7 +7,7 @@ from collabseg_jax.errors import InputError
 
 @pytest.mark.parametrize("name", data.SPECS)
 def test_every_spec_is_complete(name):
-    spec = data.get_spec(name)
+    spec = data.SPECS[name]
     assert spec.name == name
     assert spec.source and spec.licence and spec.splits
     assert len(set(spec.classes)) == spec.num_classes

@@ -35,6 +35,7 @@ class PairBuilder(tfds.core.GeneratorBasedBuilder):
 
     One whose label files come in several encodings has a property `copy_spec` too: the spec of
     what this copy holds.
+    One whose classes are named by the raw files overrides `find_spec` and EXTRA_FILES too.
 
     The config name is the fingerprint of the raw files, so that every raw tree has a prepared copy
     of its own. The files' own bytes are stored, in the order of `find_pairs`.
@@ -42,10 +43,12 @@ class PairBuilder(tfds.core.GeneratorBasedBuilder):
 
     SPEC: DatasetSpec
     FOLDERS: tuple[str, ...] = ()  # that archives add around the data; raw_dir may be their parent
+    # Paths in raw_dir of files besides images and labels that make a tree another data set.
+    EXTRA_FILES: tuple[str, ...] = ()
 
-    def __init__(self, *, raw_dir: str = "", **kwargs):
-        """Takes `raw_dir`, needed only to prepare, and what every TFDS builder takes."""
-        self._raw_dir = raw_dir
+    def __init__(self, *, raw_dir: str = "", spec: DatasetSpec | None = None, **kwargs):
+        """Takes `raw_dir` and `spec`, needed only to prepare, and what every TFDS builder takes."""
+        self._raw_dir, self._spec = raw_dir, spec or self.SPEC
         super().__init__(**kwargs)
 
     @classmethod
@@ -65,6 +68,15 @@ class PairBuilder(tfds.core.GeneratorBasedBuilder):
         """
 
     @classmethod
+    def find_spec(cls, raw_dir: Path) -> DatasetSpec:
+        """SPEC, with the classes that `raw_dir` names if it leaves them open.
+
+        Raises:
+          InputError: they are missing or contradict each other.
+        """
+        return cls.SPEC
+
+    @classmethod
     def get_builder_config(cls, name, version=None):
         """Any fingerprint is a config; TFDS would warn of a custom one."""
         return tfds.core.BuilderConfig(name=name, version=version or cls.VERSION)
@@ -78,10 +90,12 @@ class PairBuilder(tfds.core.GeneratorBasedBuilder):
         }
         return tfds.core.DatasetInfo(
             builder=self,
-            description=f"{self.SPEC.name} ({self.SPEC.licence})",
+            description=f"{self._spec.name} ({self._spec.licence})",
             features=tfds.features.FeaturesDict(features),
             disable_shuffling=True,
-            metadata=tfds.core.MetadataDict(raw_dir=os.fspath(self._raw_dir)),
+            metadata=tfds.core.MetadataDict(
+                raw_dir=os.fspath(self._raw_dir), spec=self._spec.to_record()
+            ),
         )
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:

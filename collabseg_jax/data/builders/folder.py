@@ -1,0 +1,208 @@
+"""Anyone's own pictures and labels; a text file beside them names the classes."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from collabseg_jax.data.builders import base
+from collabseg_jax.data.spec import IGNORE, DatasetSpec
+from collabseg_jax.errors import InputError
+
+CLASSES_FILE = "classes.txt"
+_IGNORED = "ignore"  # the name, in that file, of what is no class
+IMAGE_SUFFIXES = (*base.IMAGE_SUFFIXES, ".bmp", ".tif", ".tiff", ".webp")
+
+SPEC = DatasetSpec(
+    name="folder",
+    classes=(),
+    palette=(),
+    splits=("train", "val"),
+    source="own pictures: images/{train,val}, labels/{train,val}, and classes.txt with one class a "
+    "line, NAME or NAME R G B",
+    licence="that of the pictures",
+)
+
+
+class Folder(base.PairBuilder):
+    """`raw_dir/images/{train,val}`, `raw_dir/labels/{train,val}` and `raw_dir/classes.txt`.
+
+    An image and its label have the same path below their split's folder, apart from the suffix.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First version."}
+    SPEC = SPEC
+    EXTRA_FILES = (CLASSES_FILE,)
+    name = SPEC.name
+
+    @classmethod
+    def find_spec(cls, raw_dir: Path) -> DatasetSpec:
+        """The spec with the classes of `classes.txt`; see the base class."""
+        base.check_folder(SPEC, raw_dir)
+        path = raw_dir / CLASSES_FILE
+        try:
+            return parse_classes(path.read_text("utf-8-sig"), str(path))
+        except OSError as error:
+            raise InputError(
+                f"{path}: {error.strerror}; expected one class a line, NAME or NAME R G B"
+            ) from None
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path}: byte {error.start} is no UTF-8, expected a text file in UTF-8"
+            ) from None
+
+    @classmethod
+    def find_pairs(cls, raw_dir: Path) -> dict[str, list[base.Pair]]:
+        """The pairs of whichever splits exist; see the base class."""
+        base.check_folder(SPEC, raw_dir)
+        pairs = {}
+        for split in SPEC.splits:
+            images, labels = raw_dir / "images" / split, raw_dir / "labels" / split
+            if images.is_dir() or labels.is_dir():
+                found = base.match_pairs(
+                    _files(images), _files(labels), where=f"{images} and {labels}"
+                )
+                pairs[split] = [
+                    dataclasses.replace(pair, name=f"{split}/{pair.name}") for pair in found
+                ]
+                for pair in found:
+                    if pair.label.suffix.lower() not in base.LABEL_SUFFIXES:
+                        raise InputError(
+                            f"{pair.label}: a label, expected PNG (lossless, unlike JPEG)"
+                        )
+        if not pairs:
+            raise base.no_such_set(SPEC, raw_dir, "images/train and labels/train")
+        return pairs
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Pictures in `folder` and all folders below, by their path in it without the suffix."""
+    below = sorted(path for path in folder.rglob("*") if path.is_dir())
+    files = {}
+    for inner in (folder, *below):
+        place = inner.relative_to(folder)
+        if any(part.startswith(".") for part in place.parts):
+            continue
+        for stem, path in base.files_by_stem(inner, IMAGE_SUFFIXES).items():
+            files[(place / stem).as_posix()] = path
+    return files
+
+
+def parse_classes(text: str, where: str) -> DatasetSpec:
+    """The spec that a `classes.txt` describes.
+
+    A line is `NAME` or `NAME R G B`; names may contain spaces. The values of the classes in labels
+    of indices count up from 0 in the order of the lines. `ignore R G B` and `ignore N` say which
+    pixels do not count, besides the index 255; classes below an `ignore N` leave out the index N.
+    Empty lines and those that begin with # mean nothing.
+
+    Args:
+      text: the file's.
+      where: what to call the file in a message.
+
+    Returns:
+      a spec whose `label_colors` is empty unless every class has a colour; classes without one
+      have a generated colour in the palette.
+
+    Raises:
+      InputError: names the line that is none of these, or repeats a name, a colour or an index; or
+        there are fewer than two classes, or too many for the indices 0..254.
+    """
+    names: list[str] = []
+    colors: list[tuple[int, int, int] | None] = []
+    label_values, label_colors = {IGNORE: IGNORE}, {}
+    owners: dict[str | int | tuple, str] = {}  # of a name, an index or a colour
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        at = f"{where}, line {number}"
+        name, numbers = _parse_line(line, at)
+        index, color = None, None
+        if len(numbers) == 1:
+            [index] = numbers
+        elif numbers:
+            color = numbers
+        if name == _IGNORED:
+            train_id = IGNORE
+        else:
+            train_id = len(names)
+            index = next((i for i in range(IGNORE) if i not in label_values), None)
+            if index is None:
+                raise InputError(f"{at}: no index is left for {name!r}, expected at most 255")
+            _claim(owners, name, "name", f"{name!r} (line {number})", at)
+            names.append(name)
+            colors.append(color)
+        if index is not None:
+            _claim(owners, index, "index", f"{name!r} (line {number})", at)
+            label_values[index] = train_id
+        if color is not None:
+            _claim(owners, color, "colour", f"{name!r} (line {number})", at)
+            label_colors[color] = train_id
+    if len(names) < 2:
+        found = f"only the class {names[0]!r}" if names else "no classes"
+        raise InputError(
+            f"{where}: {found}, expected at least two (the background is one), each on a line: "
+            "NAME or NAME R G B"
+        )
+    return dataclasses.replace(
+        SPEC,
+        classes=tuple(names),
+        palette=_palette(colors, label_colors),
+        label_values=label_values,
+        label_colors={} if None in colors else label_colors,
+    )
+
+
+def _parse_line(line: str, at: str) -> tuple[str, tuple[int, ...]]:
+    """The name and the numbers after it: three, none or, of `ignore`, one."""
+    words = line.split()
+    end = len(words)
+    while end > 0 and re.fullmatch(r"[+-]?\d+", words[end - 1]):
+        end -= 1
+    name, numbers = " ".join(words[:end]), tuple(int(word) for word in words[end:])
+    # Else "road 128,64,128" would be a name.
+    named = end > 0 and any(letter.isalpha() for letter in words[end - 1])
+    if not named or len(numbers) not in ((1, 3) if name == _IGNORED else (0, 3)):
+        raise InputError(
+            f"{at}: found {line.strip()!r}, expected NAME or NAME R G B (the last word of a name "
+            "has a letter in it), ignore R G B or ignore N"
+        )
+    if not all(0 <= value <= 255 for value in numbers):
+        raise InputError(f"{at}: found {line.strip()!r}, expected numbers in 0..255")
+    return name, numbers
+
+
+def _claim(owners: dict, key, kind: str, owner: str, at: str) -> None:
+    if key in owners:
+        hint = (
+            f"; above the classes, ignore {key} makes them leave it out" if kind == "index" else ""
+        )
+        raise InputError(
+            f"{at}: the {kind} {key!r} is that of {owners[key]}, expected it only once{hint}"
+        )
+    owners[key] = owner
+
+
+def _palette(colors: list, listed) -> tuple[tuple[int, int, int], ...]:
+    """The colours, each None replaced by the one that is farthest from all others.
+
+    Args:
+      colors: (r, g, b) or None, of each class.
+      listed: colours to keep away from as well.
+    """
+    levels = np.linspace(0, 255, 8).round().astype(int)
+    candidates = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(-1, 3)
+    # From black and white too, which are hard to tell from lines and paper.
+    near = np.full(len(candidates), np.inf)
+    for color in [(0, 0, 0), (255, 255, 255), *listed]:
+        near = np.minimum(near, np.linalg.norm(candidates - color, axis=1))
+    palette = []
+    for color in colors:
+        if color is None:
+            color = tuple(candidates[near.argmax()].tolist())
+            near = np.minimum(near, np.linalg.norm(candidates - color, axis=1))
+        palette.append(color)
+    return tuple(palette)
