@@ -22,7 +22,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from collabseg_jax import experiment
+from collabseg_jax import workdir as workdirs
 from configs import quickstart
 
 MOMENTS = ("starting", "training", "saving")
@@ -99,7 +99,7 @@ def live_and_die(a, workdir, workers, *, aim, took, chance):
 
 
 def arrays(workdir):
-    config = experiment.recorded_config(workdir, quickstart.get_config())
+    config = workdirs.recorded_config(workdir, quickstart.get_config())
     return tiny.trained_arrays(workdir, config)
 
 

@@ -11,7 +11,7 @@ import textwrap
 import jax
 import jax.numpy as jnp
 
-from collabseg_jax import data, experiment, ops
+from collabseg_jax import experiment, ops
 from collabseg_jax.errors import InputError
 from collabseg_jax.ops.resize import SCOPE
 from collabseg_jax.pair import STUDENTS
@@ -207,7 +207,7 @@ def text(config) -> str:
         raise InputError(
             f"config.describe.size is {size}, expected (height, width), both at least {least}"
         )
-    classes = data.get_spec(config.data.name).num_classes
+    classes = experiment.find_spec(config).num_classes
     pair = experiment.build(config, num_classes=classes).pair
     lines = [
         f"{config.data.name}: {classes} classes. Work of one image of {size[0]}x{size[1]}, in 10^9 "

@@ -1,5 +1,6 @@
 """Scores of both students and their ensemble over a whole split."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import numpy as np
 from collabseg_jax import data, experiment, metrics
 from collabseg_jax import sharding as shardings
 from collabseg_jax import step as steps
+from collabseg_jax import workdir as workdirs
+from collabseg_jax.errors import InputError
 from collabseg_jax.pair import STUDENTS
 from collabseg_jax.report import Progress, console, replace_text
 
@@ -60,13 +63,19 @@ def summary(results: dict) -> str:
 
 def run(config, workdir) -> dict:
     """`--mode=eval`: score a trained workdir and write `eval_<split>.json` there."""
-    config = experiment.recorded_config(workdir, config)
+    config = workdirs.recorded_config(workdir, config)
     prepared = experiment.prepare_data(config)
+    spec = workdirs.recorded_spec(workdir)
+    if prepared.spec.classes != spec.classes:
+        pairs = itertools.zip_longest(prepared.spec.classes, spec.classes)
+        number, (found, expected) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
+        raise InputError(
+            f"class {number} of the data in {prepared.builder_dir} is {found!r}, expected "
+            f"{expected!r} as {workdir} was trained on"
+        )
     source = prepared.source(config.eval.split)
     mesh = shardings.make_mesh(**config.mesh)
-    built, state = experiment.restore(
-        workdir, config, num_classes=prepared.spec.num_classes, mesh=mesh
-    )
+    built, state = experiment.restore(workdir, config, num_classes=spec.num_classes, mesh=mesh)
     evaluator = Evaluator(
         built.pair,
         source,

@@ -2,10 +2,8 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import jax
-import ml_collections
 
 from collabseg_jax import data, distributed, interop, optim, state
 from collabseg_jax import objective as objectives
@@ -147,30 +145,14 @@ def abstract_state(config, experiment: Experiment, mesh):
     )
 
 
+def find_spec(config) -> data.DatasetSpec:
+    """What the data set of a config is; nothing is prepared."""
+    return data.get_spec(config.data.name, raw_dir=config.data.raw_dir, data_dir=config.data.dir)
+
+
 def prepare_data(config) -> data.Prepared:
     """The data set of a config, prepared on first use."""
     return data.prepare(config.data.name, raw_dir=config.data.raw_dir, data_dir=config.data.dir)
-
-
-def recorded_config(workdir, overrides) -> ml_collections.ConfigDict:
-    """The config that a workdir was trained with, with the free keys of `overrides`.
-
-    Raises:
-      ValueError: nothing was trained there.
-    """
-    path = Path(workdir) / "config.json"
-    if not path.is_file():
-        raise InputError(f"{path} not found: nothing was trained in this workdir yet")
-    config = ml_collections.ConfigDict(json.loads(path.read_text())["config"])
-    flat = flatten(overrides)
-    for key, value in flat.items():
-        # An empty place of the data means "where it was".
-        if is_free(key) and not (key.startswith("data.") and value == ""):
-            section = key.split(".")[0]
-            if "." in key and section not in config:  # trained before there was this section
-                config[section] = ml_collections.ConfigDict()
-            config.update_from_flattened_dict({key: value})
-    return config
 
 
 def restore(workdir, config, *, num_classes: int, mesh):

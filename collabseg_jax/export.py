@@ -5,8 +5,9 @@ from pathlib import Path
 
 import jax
 
-from collabseg_jax import data, experiment, interop
+from collabseg_jax import experiment, interop
 from collabseg_jax import sharding as shardings
+from collabseg_jax import workdir as workdirs
 from collabseg_jax.errors import unknown
 from collabseg_jax.pair import STUDENTS
 from collabseg_jax.report import console
@@ -18,13 +19,13 @@ def run(config, workdir) -> None:
     Raises:
       ValueError: nothing was trained there, or `interop.to_pretrained` refuses.
     """
-    config = experiment.recorded_config(workdir, config)
+    config = workdirs.recorded_config(workdir, config)
     name, format = config.export.student, config.export.format
     if name not in STUDENTS:
         raise unknown("export.student", name, STUDENTS)
     if format not in interop.FORMATS:
         raise unknown("export.format", format, interop.FORMATS)
-    spec = data.get_spec(config.data.name)
+    spec = workdirs.recorded_spec(workdir)
     mesh = shardings.make_mesh(devices=jax.local_devices()[:1])
     _, state = experiment.restore(workdir, config, num_classes=spec.num_classes, mesh=mesh)
     directory = Path(config.export.dir or Path(workdir) / "export" / f"{name}_{format}")

@@ -13,6 +13,7 @@ from PIL import Image
 from collabseg_jax import data, experiment, pictures
 from collabseg_jax import sharding as shardings
 from collabseg_jax import step as steps
+from collabseg_jax import workdir as workdirs
 from collabseg_jax.data.decode import decode_image
 from collabseg_jax.data.transforms import pad_to
 from collabseg_jax.errors import InputError, unknown
@@ -32,7 +33,7 @@ def predictor(workdir, config, student: str) -> Callable:
     """
     if student not in OUTPUTS:
         raise unknown("student", student, OUTPUTS)
-    spec = data.get_spec(config.data.name)
+    spec = workdirs.recorded_spec(workdir)
     mesh = shardings.make_mesh(devices=jax.local_devices()[:1])
     built, state = experiment.restore(workdir, config, num_classes=spec.num_classes, mesh=mesh)
     needed = STUDENTS if student == "ensemble" else (student,)
@@ -80,13 +81,13 @@ def load(workdir, student: str = "ensemble") -> Callable[[np.ndarray], np.ndarra
       ValueError: nothing was trained there, or an unknown student.
     """
     return predictor(
-        workdir, experiment.recorded_config(workdir, ml_collections.ConfigDict()), student
+        workdir, workdirs.recorded_config(workdir, ml_collections.ConfigDict()), student
     )
 
 
 def run(config, workdir) -> None:
     """`--mode=predict`: label maps and overlays of the pictures that a glob names."""
-    config = experiment.recorded_config(workdir, config)
+    config = workdirs.recorded_config(workdir, config)
     paths = [Path(p) for p in sorted(glob.glob(config.predict.images, recursive=True))]
     if not paths:
         raise InputError(
@@ -102,7 +103,7 @@ def run(config, workdir) -> None:
         sizes.append(network_size(read(path).shape[:2], config.predict.long_side))
     shapes = data.plan_buckets(sizes, config.eval.max_shapes)
     predict = predictor(workdir, config, config.predict.student)
-    spec = data.get_spec(config.data.name)
+    spec = workdirs.recorded_spec(workdir)
     out = Path(config.predict.dir or Path(workdir) / "predictions")
     out.mkdir(parents=True, exist_ok=True)
     progress = Progress(len(paths), "predicting", "picture")

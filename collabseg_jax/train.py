@@ -34,7 +34,7 @@ def run(config, workdir) -> dict | None:
 
 def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
     workdirs.refuse_other_config(config, workdir)
-    spec = data.get_spec(config.data.name)
+    spec = experiment.find_spec(config)
     built = experiment.build(config, num_classes=spec.num_classes)
     mesh = shardings.make_mesh(**config.mesh)
     layout = shardings.train_layout(mesh, batch_size=config.batch_size, crop=config.data.crop)
@@ -46,7 +46,7 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
     begins = distributed.from_first(len(checkpoints.steps())) == 0  # the same in all processes
     fresh = experiment.initial_state(config, built, mesh) if begins else None
     # Not before all input was read: a workdir that holds a record takes no other configuration.
-    workdirs.record_config(config, workdir, fingerprint=prepared.fingerprint)
+    workdirs.record_config(config, workdir, fingerprint=prepared.fingerprint, spec=spec)
     like = experiment.abstract_state(config, built, mesh)
     state = experiment.restore_newest(checkpoints, like, set_aside=True) or fresh
     start = int(state.step)

@@ -12,8 +12,9 @@ from importlib import metadata
 from pathlib import Path
 
 import jax
+import ml_collections
 
-from collabseg_jax import distributed, experiment
+from collabseg_jax import data, distributed, experiment
 from collabseg_jax.errors import InputError, RunError
 from collabseg_jax.report import replace_text, writing
 
@@ -71,8 +72,8 @@ def refuse_other_config(config, workdir: Path) -> None:
         )
 
 
-def record_config(config, workdir: Path, *, fingerprint: str) -> None:
-    """Write `config.json`: the config, versions, commit, and which data it is.
+def record_config(config, workdir: Path, *, fingerprint: str, spec: data.DatasetSpec) -> None:
+    """Write `config.json`: the config, versions, commit, which data it is and what is in it.
 
     Raises:
       ValueError: the workdir was trained on other data, or the processes have different data.
@@ -105,6 +106,7 @@ def record_config(config, workdir: Path, *, fingerprint: str) -> None:
     record = {
         "config": config.to_dict(),
         "data_fingerprint": fingerprint,
+        "spec": spec.to_record(),
         "commit": git.stdout.strip() or None,
         "versions": {
             "python": platform.python_version(),
@@ -112,3 +114,40 @@ def record_config(config, workdir: Path, *, fingerprint: str) -> None:
         },
     }
     replace_text(path, json.dumps(record, indent=1) + "\n")
+
+
+def recorded_config(workdir, overrides) -> ml_collections.ConfigDict:
+    """The config that a workdir was trained with, with the free keys of `overrides`.
+
+    Raises:
+      ValueError: nothing was trained there.
+    """
+    config = ml_collections.ConfigDict(_record(workdir)["config"])
+    flat = experiment.flatten(overrides)
+    for key, value in flat.items():
+        # An empty place of the data means "where it was".
+        if experiment.is_free(key) and not (key.startswith("data.") and value == ""):
+            section = key.split(".")[0]
+            if "." in key and section not in config:  # trained before there was this section
+                config[section] = ml_collections.ConfigDict()
+            config.update_from_flattened_dict({key: value})
+    return config
+
+
+def recorded_spec(workdir) -> data.DatasetSpec:
+    """What the data set is that a workdir was trained on, without the data.
+
+    Raises:
+      ValueError: nothing was trained there.
+    """
+    record = _record(workdir)
+    if "spec" in record:
+        return data.DatasetSpec.from_record(record["spec"])
+    return data.get_spec(record["config"]["data"]["name"])  # trained before specs were recorded
+
+
+def _record(workdir) -> dict:
+    path = Path(workdir) / "config.json"
+    if not path.is_file():
+        raise InputError(f"{path} not found: nothing was trained in this workdir yet")
+    return json.loads(path.read_text())

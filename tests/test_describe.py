@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from collabseg_jax import describe, experiment, main, models, ops, workdir
+from collabseg_jax import describe, main, models, ops, workdir
 from collabseg_jax.errors import InputError
 from collabseg_jax.models.bridges import COMMON_CHANNELS
 from collabseg_jax.models.mix_transformer import MITS, REDUCTIONS
@@ -369,4 +369,4 @@ def test_the_size_does_not_belong_to_a_run(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"config": recorded}))
     config.describe.size = (64, 96)
     workdir.refuse_other_config(config, tmp_path)
-    assert tuple(experiment.recorded_config(tmp_path, config).describe.size) == (64, 96)
+    assert tuple(workdir.recorded_config(tmp_path, config).describe.size) == (64, 96)

@@ -23,7 +23,8 @@ LEVELS = (
     ("objective",),
     ("step",),
     ("experiment", "pictures"),
-    ("evaluate", "prepare", "describe", "workdir"),
+    ("workdir",),
+    ("evaluate", "prepare", "describe"),
     ("train", "predict", "export"),
     ("main", "__init__"),
 )

@@ -47,6 +47,11 @@ MISTAKES = [
         ["config.describe.size is (16, 512)", "32"],
     ),
     (["--mode=describe", "--config.data.name=camvit"], ["camvit", "camvid"]),
+    (
+        ["--mode=describe", "--config=configs/folder.py", "--config.data.dir=TMP"],
+        ["no prepared folder", "--config.data.raw_dir=PATH", "classes.txt"],
+    ),
+    (["--config=configs/folder.py", "--config.data.raw_dir=TMP"], ["TMP", "classes.txt"]),
     (["--mode=describe", "--coordinator_address=auto"], ["--mode=describe", "single process"]),
     (["stray"], ["stray"]),
     (
