@@ -47,11 +47,16 @@ def get_spec(name: str, *, raw_dir: str = "", data_dir: str = "") -> DatasetSpec
     Raises:
       InputError: there is none of this name; the files that name the classes are missing or bad.
     """
+    spec = _known(name)
+    if spec.classes:
+        return spec
+    return find_spec(spec, _BUILDERS[name], raw_dir=raw_dir, data_dir=data_dir)
+
+
+def _known(name: str) -> DatasetSpec:
     if name not in SPECS:
         raise unknown("data set", name, SPECS)
-    if SPECS[name].classes:
-        return SPECS[name]
-    return find_spec(SPECS[name], _BUILDERS[name], raw_dir=raw_dir, data_dir=data_dir)
+    return SPECS[name]
 
 
 def prepare(name: str, *, raw_dir: str = "", data_dir: str = "") -> Prepared:
@@ -68,5 +73,4 @@ def prepare(name: str, *, raw_dir: str = "", data_dir: str = "") -> Prepared:
     Raises:
       InputError: unknown name; raw files missing, unpaired or empty; no copy, or several.
     """
-    spec = get_spec(name, raw_dir=raw_dir, data_dir=data_dir)
-    return open_prepared(spec, _BUILDERS[name], raw_dir=raw_dir, data_dir=data_dir)
+    return open_prepared(_known(name), _BUILDERS[name], raw_dir=raw_dir, data_dir=data_dir)

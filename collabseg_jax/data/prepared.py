@@ -82,12 +82,10 @@ class Prepared:
 def find_spec(
     spec: DatasetSpec, builder_class: type[PairBuilder], *, raw_dir: str, data_dir: str
 ) -> DatasetSpec:
-    """`spec` with the classes that the raw files name, or else those of the only prepared copy."""
+    """What the raw files say, or else the only prepared copy; `spec` is what is known without."""
     if raw_dir:
         return builder_class.find_spec(Path(raw_dir).expanduser().resolve())
-    return DatasetSpec.from_record(
-        _metadata(_only_copy(spec, builder_class, _root(data_dir)))["spec"]
-    )
+    return _spec_of(_only_copy(spec, builder_class, _root(data_dir)), spec)
 
 
 def open_prepared(
@@ -98,10 +96,12 @@ def open_prepared(
     if issubclass(builder_class, PairBuilder):
         if raw_dir:
             raw_dir = Path(raw_dir).expanduser().resolve()
-            root, pairs = builder_class.root(raw_dir), builder_class.find_pairs(raw_dir)
+            spec, pairs = builder_class.find_spec(raw_dir), builder_class.find_pairs(raw_dir)
+            root = builder_class.root(raw_dir)
             fingerprint = _fingerprint(root, pairs, builder_class.EXTRA_FILES)
         else:
-            fingerprint = _only_copy(spec, builder_class, options["data_dir"]).parent.name
+            copy = _only_copy(spec, builder_class, options["data_dir"])
+            spec, fingerprint = _spec_of(copy, spec), copy.parent.name
         options |= {"raw_dir": raw_dir, "spec": spec, "config": fingerprint}
     elif raw_dir:
         raise InputError(
@@ -120,7 +120,6 @@ def open_prepared(
                 "--config.data.dir=PATH names another folder"
             ) from error
     sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
-    spec = getattr(builder, "copy_spec", spec)
     return Prepared(spec, builder.data_dir, fingerprint, sizes, builder)
 
 
@@ -207,6 +206,12 @@ def _only_copy(spec: DatasetSpec, builder_class: type, root: Path) -> Path:
             f"--config.data.raw_dir=PATH to choose. Found: {listing}"
         )
     return copies[0]
+
+
+def _spec_of(copy: Path, spec: DatasetSpec) -> DatasetSpec:
+    """The spec that lies with a copy; `spec` if it was made before there was one."""
+    record = _metadata(copy).get("spec")
+    return DatasetSpec.from_record(record) if record else spec
 
 
 def _metadata(copy: Path) -> dict:

@@ -33,12 +33,12 @@ class Pair:
 class PairBuilder(tfds.core.GeneratorBasedBuilder):
     """A TFDS builder over files: a subclass gives VERSION, SPEC, `name` and `find_pairs`.
 
-    One whose label files come in several encodings has a property `copy_spec` too: the spec of
-    what this copy holds.
-    One whose classes are named by the raw files overrides `find_spec` and EXTRA_FILES too.
+    One whose raw files say what their labels mean overrides `find_spec` too, and EXTRA_FILES if
+    files besides images and labels say it.
 
     The config name is the fingerprint of the raw files, so that every raw tree has a prepared copy
-    of its own. The files' own bytes are stored, in the order of `find_pairs`.
+    of its own. The files' own bytes are stored, in the order of `find_pairs`, and with them the
+    spec of this copy.
     """
 
     SPEC: DatasetSpec
@@ -69,10 +69,10 @@ class PairBuilder(tfds.core.GeneratorBasedBuilder):
 
     @classmethod
     def find_spec(cls, raw_dir: Path) -> DatasetSpec:
-        """SPEC, with the classes that `raw_dir` names if it leaves them open.
+        """The spec of a raw tree: SPEC, with what the files themselves say.
 
         Raises:
-          InputError: they are missing or contradict each other.
+          InputError: they do not say it, or contradict each other.
         """
         return cls.SPEC
 

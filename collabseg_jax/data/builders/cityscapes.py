@@ -69,11 +69,6 @@ class Cityscapes(base.PairBuilder):
     SPEC = SPEC
     name = SPEC.name
 
-    @property
-    def copy_spec(self) -> DatasetSpec:
-        """The spec of whichever encoding this copy holds."""
-        return ENCODINGS[self.info.metadata["encoding"]]
-
     @classmethod
     def find_pairs(cls, raw_dir: Path) -> dict[str, list[base.Pair]]:
         """The pairs of whichever splits exist, all labels in one encoding; see the base class."""
@@ -94,12 +89,21 @@ class Cityscapes(base.PairBuilder):
             for split in images
         }
 
+    @classmethod
+    def find_spec(cls, raw_dir: Path) -> DatasetSpec:
+        """The spec of the encoding that `find_pairs` chooses; see the base class."""
+        return ENCODINGS[_encoding(cls.find_pairs(raw_dir))]
+
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
         pairs = self.find_pairs(Path(self._raw_dir))
-        label = next(iter(pairs.values()))[0].label
-        encoding = self.info.metadata["encoding"] = label.stem.rpartition("_")[2]
-        print(f"{self.name}: labels are *_gtFine_{encoding}.png", file=sys.stderr, flush=True)
+        text = f"{self.name}: labels are *_gtFine_{_encoding(pairs)}.png"
+        print(text, file=sys.stderr, flush=True)
         return {split: self._generate_examples(split, pairs[split]) for split in pairs}
+
+
+def _encoding(pairs: Mapping[str, list[base.Pair]]) -> str:
+    """The one that all labels have."""
+    return next(iter(pairs.values()))[0].label.stem.rpartition("_")[2]
 
 
 def _files_of_cities(folder: Path, ending: str) -> dict[str, Path]:
