@@ -137,9 +137,11 @@ def _fill(path, weights, layout: Layout, prefix: str, model, flat) -> tuple[dict
     _check_left_out(path, layout, prefix, left_out, tensors)
     every = [name for name in tensors if not name.endswith(COUNTER)]
     counters = len(tensors) - len(every)
-    ours, fresh = ([".".join(key[1:]) for key in keys] for keys in (flat, set(flat) - wanted))
+    ours, filled, fresh = (
+        [".".join(key[1:]) for key in keys] for keys in (flat, wanted, set(flat) - wanted)
+    )
     parts = [
-        f"{path} is of {layout.tool}: {len(used)} tensors used ({_groups(used, every)})",
+        f"{path} is of {layout.tool}: {len(used)} tensors used (for {_groups(filled, ours)})",
         f"{len(left_out)} left out ({_groups(left_out & set(every), every)}"
         f"{f'; {counters} {COUNTER}' if counters else ''})",
         f"{len(fresh)} of ours fresh ({_groups(fresh, ours)})",

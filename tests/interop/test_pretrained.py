@@ -107,7 +107,7 @@ def test_what_the_encoder_lacks_is_left_out_and_said(path):
     bare, bare_summary = load_with_summary(files.write(path, files.encoder(values())))
     head = len(flatten(variables())) - 255
     used, left_out, fresh = summary.split("; ", 1)[0], summary.split("; ", 1)[1], ""
-    assert used.startswith(f"{path} is of torchvision MobileNetV2: 255 tensors used (features.0, ")
+    assert used.startswith(f"{path} is of torchvision MobileNetV2: 255 tensors used (for backbone)")
     # features.18: 1 + 5; the classifier: 2; num_batches_tracked of the other norms: 51
     assert left_out.startswith("59 left out (classifier, features.18; 52 num_batches_tracked); ")
     assert "; 0 left out (none); " in bare_summary

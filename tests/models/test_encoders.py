@@ -51,6 +51,7 @@ def test_mobilenet_v2_from_torchvision_names(tmp_path, stride, replaced):
     variables, _ = interop.load_pretrained(
         path,
         name="deeplabv3plus_mobilenet_v2",
+        model=module,
         variables=cases.variables(cases.model("deeplabv3plus_mobilenet_v2")),
     )
     x = cases.noise(2, 33, 47, 3)

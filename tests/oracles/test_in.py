@@ -163,10 +163,12 @@ def test_mobilenet_v2_of_transformers(tmp_path):
     config = transformers.MobileNetV2Config(tf_padding=False, layer_norm_eps=0.01)
     module = originals.randomise(transformers.MobileNetV2Model(config))
     module.save_pretrained(tmp_path)
-    model, variables = interop.from_pretrained(
-        tmp_path, name="deeplabv3plus_mobilenet_v2", num_classes=5, output_stride=32
+    name, other = "deeplabv3plus_mobilenet_v2", cases.model("deeplabv3plus_mobilenet_v2")
+    _, said = interop.load_pretrained(
+        tmp_path, name=name, model=other, variables=cases.variables(other)
     )
-    assert model.bn_eps == 0.01
+    assert said.endswith("they were made with bn_eps=0.01, this model has 1e-05")
+    model, variables = load_encoder(tmp_path, "mobilenet_v2", bn_eps=0.01)
     for size in SIZES:
         images = cases.noise(1, *size, 3)
         x = torch.tensor(images).permute(0, 3, 1, 2)
