@@ -46,8 +46,8 @@ def run(config, workdir) -> None:
 def card_details(config, workdir: Path, spec, name: str, step: int) -> dict:
     """What the model card says besides the model; scores only if they are of this very step."""
     details = {
-        "trained_on": f"{spec.name}, {step} steps of {config.batch_size} images. {spec.source} "
-        f"Licence of the data: {spec.licence or 'none needed'}.",
+        "trained_on": f"{spec.name}, {step} steps of {config.batch_size} images. Source of the "
+        f"data: {spec.source or 'not recorded'}. Its licence: {spec.licence or 'not recorded'}.",
         "config": config.to_dict(),
     }
     path = workdir / "results.json"
