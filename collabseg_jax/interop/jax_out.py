@@ -105,7 +105,7 @@ def to_onnx(student: Student, directory: Path, *, size: tuple[int, int], batch: 
     logging.getLogger("jax2onnx").setLevel(logging.ERROR)  # tracebacks of plugins we do not use
     try:
         import onnx
-        import onnxruntime  # noqa: F401 (needed below)
+        import onnxruntime
         from jax2onnx import to_onnx as convert
     except ImportError as error:
         raise InputError(
@@ -120,7 +120,9 @@ def to_onnx(student: Student, directory: Path, *, size: tuple[int, int], batch: 
             model_name=student.name,
         )
     onnx.save_model(graph, directory / ONNX)
-    _check_onnx(student, directory / ONNX, shape)
+    onnxruntime.set_default_logger_severity(3)  # it complains about shapes that it infers anew
+    session = onnxruntime.InferenceSession(directory / ONNX, providers=["CPUExecutionProvider"])
+    _check_onnx(student, session, shape)
     write_labels(directory, student, input=f"uint8 {list(shape)} RGB")
     return f"""
 ```python
@@ -133,13 +135,9 @@ session = onnxruntime.InferenceSession("model.onnx")
 The model normalises the images itself. `labels.json` has the classes and their colours."""
 
 
-def _check_onnx(student: Student, path: Path, shape) -> None:
+def _check_onnx(student: Student, session, shape) -> None:
     """Run the graph beside the model: the converter has been seen to drop a padding silently."""
-    import onnxruntime
-
-    onnxruntime.set_default_logger_severity(3)  # it complains about shapes that it infers anew
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {session.get_inputs()[0].name: images})
     expected = np.asarray(jax.jit(_function(student))(images))
     difference = np.abs(found - expected).max() / np.abs(expected).max()

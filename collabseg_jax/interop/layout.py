@@ -48,10 +48,10 @@ class Layout(NamedTuple):
     encoder: dict[str, Module]
     signature: str
     prefixes: tuple[str, ...]
-    head: dict[str, Module] = {}  # noqa: RUF012 (never changed)
+    head: dict[str, Module] = {}
     left_out: str = ""
-    options: dict = {}  # noqa: RUF012
-    head_needs: dict = {}  # noqa: RUF012
+    options: dict = {}
+    head_needs: dict = {}
     config: Callable = lambda _: {}
 
     def prefix_in(self, tensors) -> str | None:

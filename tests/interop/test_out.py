@@ -5,13 +5,16 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
 import pytest
 
 from collabseg_jax import augment, interop
-from collabseg_jax.errors import InputError
+from collabseg_jax.errors import InputError, RunError
+from collabseg_jax.interop import jax_out
+from collabseg_jax.interop.exported import Student
 from tests import processes
 from tests.models import cases
 
@@ -212,6 +215,20 @@ def test_onnx(name, options, tmp_path):
     (got,) = session.run(None, {session.get_inputs()[0].name: images})
     output = cases.model(name, **options).apply(variables, augment.normalize(images), train=False)
     assert cases.difference(got, output.logits_at((64, 96))) < 1e-5
+
+
+def test_a_graph_that_computes_something_else_is_refused():
+    class Wrong:
+        def get_inputs(self):
+            return [types.SimpleNamespace(name="images")]
+
+        def run(self, _, feed):
+            return [np.zeros((*feed["images"].shape[:3], 5), np.float32)]
+
+    module = cases.model(VIT)
+    student = Student(VIT, module, cases.variables(module), NAMES)
+    with pytest.raises(RunError, match=r"differs from the model by 1\.0e\+00 of the largest logit"):
+        jax_out._check_onnx(student, Wrong(), (1, 32, 32, 3))
 
 
 def test_onnx_of_an_impossible_size(tmp_path):
