@@ -1,9 +1,10 @@
 """Data sets: `prepare` one, then read `train_batches` or `eval_batches` from its splits."""
 
 from collabseg_jax.data.builders import ade20k, camvid, cityscapes, folder, pascal_voc, shapes
-from collabseg_jax.data.pipeline import eval_batches, plan_buckets, train_batches
+from collabseg_jax.data.evaluation import eval_batches, plan_buckets
 from collabseg_jax.data.prepared import Prepared, find_spec, open_prepared
 from collabseg_jax.data.spec import IGNORE, DatasetSpec
+from collabseg_jax.data.training import train_batches
 from collabseg_jax.errors import unknown
 
 __all__ = [

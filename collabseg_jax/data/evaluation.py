@@ -1,0 +1,108 @@
+"""Records to batches for evaluation: whole images, each exactly once."""
+
+import collections
+import concurrent.futures
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from collabseg_jax.data.batch import Batch, checked_rows, reading_threads, require
+from collabseg_jax.data.decode import decode_record, image_size
+from collabseg_jax.data.spec import IGNORE, DatasetSpec
+from collabseg_jax.data.transforms import pad_to
+
+
+def eval_batches(
+    source: Sequence[Mapping],
+    spec: DatasetSpec,
+    *,
+    batch_size: int,
+    max_shapes: int = 8,
+    rows: Sequence[int] | None = None,
+) -> Iterator[Batch]:
+    """Whole images at their own size, each record exactly once over all processes.
+
+    Images of one shape share batches, so that at most `max_shapes` programs are compiled; within a
+    shape they keep their order. The number of batches and their shapes do not depend on `rows`.
+
+    Args:
+      source: as for `train_batches`.
+      spec: of the data set.
+      batch_size: global, over all processes.
+      max_shapes: see `plan_buckets`.
+      rows: as for `train_batches`.
+
+    Returns:
+      an iterator of {"image": uint8 [b, h, w, 3], "label": uint8 [b, h, w], "valid": bool [b],
+      "index": int32 [b]}, b = len(rows); a row that fills up a last batch has valid False,
+      label 255, index -1.
+
+    Raises:
+      InputError: an argument is out of range, or a header unreadable, here; a bad record, at next.
+    """
+    rows = checked_rows(source, batch_size, rows)
+    buckets = collections.defaultdict(list)
+    for index, shape in enumerate(plan_buckets(_image_sizes(source), max_shapes)):
+        buckets[shape].append(index)
+    plan = []
+    for shape, members in buckets.items():
+        for start in range(0, len(members), batch_size):
+            batch = members[start : start + batch_size]
+            batch += [-1] * (batch_size - len(batch))
+            plan.append(([batch[row] for row in rows], shape))
+    return _read_ahead(functools.partial(_eval_batch, source, spec), plan)
+
+
+def plan_buckets(sizes: Sequence[tuple[int, int]], max_shapes: int = 8) -> list[tuple[int, int]]:
+    """The shape that each image is padded to, so that few shapes occur.
+
+    Args:
+      sizes: (height, width) per image.
+      max_shapes: how many different shapes there may be, >= 1.
+
+    Returns:
+      (h, w) per image: its own size if few enough occur, else rounded up to multiples of 32, 64,
+      128, ..., the first that is coarse enough.
+    """
+    require(max_shapes >= 1, "max_shapes", max_shapes, ">= 1")
+    shapes, multiple = [tuple(size) for size in sizes], 32
+    while len(set(shapes)) > max_shapes:
+        shapes = [tuple(-(-side // multiple) * multiple for side in size) for size in sizes]
+        multiple *= 2
+    return shapes
+
+
+def _eval_batch(source, spec: DatasetSpec, indices: list[int], shape: tuple[int, int]) -> Batch:
+    image = np.zeros((len(indices), *shape, 3), np.uint8)
+    label = np.full((len(indices), *shape), IGNORE, np.uint8)
+    for row, index in enumerate(indices):
+        if index >= 0:
+            example = decode_record(source[index], spec)
+            image[row], label[row] = pad_to(example["image"], example["label"], shape)
+    index = np.array(indices, np.int32)
+    return {"image": image, "label": label, "valid": index >= 0, "index": index}
+
+
+def _read_ahead(make, plan: list[tuple]) -> Iterator[Batch]:
+    """make(*item) for each item in order, a few ahead of the reader."""
+    threads = reading_threads()
+    pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="eval-batches")
+    todo, running = iter(plan), collections.deque()
+    try:
+        for item in todo:
+            running.append(pool.submit(make, *item))
+            if len(running) > threads:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _image_sizes(source: Sequence[Mapping]) -> list[tuple[int, int]]:
+    # Prepared records remember theirs, so that later evaluations do not read everything twice.
+    if hasattr(source, "image_sizes"):
+        return source.image_sizes
+    records = (source[i] for i in range(len(source)))
+    return [image_size(record["image"], record["name"]) for record in records]

@@ -1,0 +1,171 @@
+"""Records to batches for training: endless, shuffled, augmented."""
+
+import functools
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from absl import flags
+
+from collabseg_jax.data.batch import Batch, checked_rows, reading_threads, require
+from collabseg_jax.data.decode import decode_record
+from collabseg_jax.data.spec import DatasetSpec
+from collabseg_jax.data.transforms import random_scale_crop_flip
+from collabseg_jax.errors import InputError
+
+
+class TrainBatches:
+    """An endless iterator of training batches; `close()` it, or use it in a `with`."""
+
+    def __init__(self, iterator, *, copy: bool):
+        """Wraps a grain iterator; `copy` gives every batch memory of its own."""
+        self._iterator = iterator
+        self._copy = copy
+
+    def __iter__(self):
+        """Itself."""
+        return self
+
+    def __next__(self) -> Batch:
+        """The next batch; an InputError of a worker or thread arrives as one line."""
+        try:
+            batch = next(self._iterator)
+            # A worker's batch lies in shared memory, which leaks if it is still held at exit.
+            return {key: np.array(value) for key, value in batch.items()} if self._copy else batch
+        except Exception as error:
+            if cause := _input_error(error):
+                raise InputError(str(cause)) from None
+            raise
+
+    def close(self) -> None:
+        """Ends threads and workers and frees their shared memory."""
+        self._iterator.close()
+
+    def __enter__(self):
+        """Itself."""
+        return self
+
+    def __exit__(self, *_):
+        """Closes."""
+        self.close()
+
+
+def train_batches(
+    source: Sequence[Mapping],
+    spec: DatasetSpec,
+    *,
+    batch_size: int,
+    crop: tuple[int, int],
+    scale_range: tuple[float, float] = (0.5, 2.0),
+    flip: bool = True,
+    cat_max_ratio: float = 0.75,
+    seed: int = 0,
+    start_step: int = 0,
+    workers: int = 0,
+    rows: Sequence[int] | None = None,
+) -> TrainBatches:
+    """Endless augmented batches, a function of (seed, step) alone.
+
+    The same bits come out for any number of workers, after a restart at any step, and in whatever
+    way `rows` divides the batch among processes. Every epoch is a new order of all records.
+
+    Args:
+      source: random access to {"image": bytes, "label": bytes, "name": str}.
+      spec: of the data set.
+      batch_size: global, over all processes.
+      crop: (h, w).
+      scale_range: see `random_scale_crop_flip`, as flip and cat_max_ratio.
+      flip: see there.
+      cat_max_ratio: see there.
+      seed: of order and augmentation, >= 0.
+      start_step: batches to skip, without reading them.
+      workers: processes that decode; 0 decodes in threads of this one. With workers, the main
+        script needs its `if __name__ == "__main__"`, as always with spawned processes.
+      rows: which rows of each global batch to make, in this order; None for all.
+
+    Returns:
+      an iterator of {"image": uint8 [b, h, w, 3], "label": uint8 [b, h, w], "valid": bool [b]},
+      b = len(rows), valid all True.
+
+    Raises:
+      InputError: an argument is out of range, here; a record is bad, at `next`.
+    """
+    import grain  # it imports JAX and orbax, which evaluation of a picture does not need
+
+    rows = checked_rows(source, batch_size, rows)
+    low, high = scale_range
+    require(len(crop) == 2 and min(crop) >= 1, "crop", crop, "(height, width), both >= 1")
+    require(0 < low <= high, "scale_range", scale_range, "0 < low <= high")
+    require(0 < cat_max_ratio <= 1, "cat_max_ratio", cat_max_ratio, "0 < ratio <= 1")
+    require(start_step >= 0, "start_step", start_step, ">= 0")
+    require(workers >= 0, "workers", workers, ">= 0")
+    require(0 <= seed < 2**32, "seed", seed, "0 .. 2**32 - 1")
+    augment = functools.partial(
+        _augment,
+        crop=tuple(crop),
+        scale_range=tuple(scale_range),
+        flip=flip,
+        cat_max_ratio=cat_max_ratio,
+    )
+    examples = (
+        grain.MapDataset.source(source)
+        .seed(seed)
+        .shuffle()
+        .repeat()
+        .map(functools.partial(decode_record, spec=spec))
+        .random_map(augment)
+    )
+    # Taken AFTER shuffle and draws, which go by the place in the global order.
+    mine = grain.MapDataset.source(_RowsOfBatches(examples, batch_size, rows))
+    batches = mine.batch(len(rows), drop_remainder=True)[start_step:]
+    threads = 1 if workers else reading_threads()
+    read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
+    batches = batches.to_iter_dataset(read)
+    if workers:
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # grain's workers read absl flags
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+        batches = batches.mp_prefetch(options, worker_init_fn=_start_worker)
+    return TrainBatches(iter(batches), copy=workers > 0)
+
+
+class _RowsOfBatches:
+    """Of endless examples taken `batch_size` at a time, only some rows of each batch, in order."""
+
+    def __init__(self, examples: Sequence, batch_size: int, rows: list[int]):
+        self._examples, self._batch_size, self._rows = examples, batch_size, rows
+
+    def __len__(self) -> int:
+        return len(self._examples) // self._batch_size * len(self._rows)
+
+    def __getitem__(self, index: int) -> Batch:
+        step, i = divmod(index, len(self._rows))
+        return self._examples[step * self._batch_size + self._rows[i]]
+
+
+def _augment(example: Batch, rng: np.random.Generator, **options) -> Batch:
+    image, label = random_scale_crop_flip(example["image"], example["label"], rng, **options)
+    return {"image": image, "label": label, "valid": np.bool_(True)}
+
+
+def _start_worker(worker_index: int, worker_count: int) -> None:
+    """Leaves signals to the parent, which ends the workers itself, and ends with it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # A killed parent cannot end its workers, and grain's would wait for it for ever.
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _input_error(error: BaseException | None) -> InputError | None:
+    """The InputError that lies at the bottom of an exception, if one does."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__ or error.__context__
+    return error
