@@ -148,12 +148,17 @@ def decode_record(record: Mapping, spec: DatasetSpec) -> dict[str, np.ndarray]:
     name = record["name"]
     image = decode_image(record["image"], f"{spec.name} {name} (image)")
     label = decode_label(record["label"], spec, f"{spec.name} {name} (label)")
+    check_sizes(image, label, f"{spec.name} {name}")
+    return {"image": image, "label": label}
+
+
+def check_sizes(image: np.ndarray, label: np.ndarray, name: str) -> None:
+    """InputError unless the image [H, W, 3] and the label [H, W] of a pair have one size."""
     if image.shape[:2] != label.shape:
         raise InputError(
-            f"{spec.name} {name}: image is {_size(image)} and label is {_size(label)} pixels "
+            f"{name}: image is {_size(image)} and label is {_size(label)} pixels "
             "(width x height), expected the same"
         )
-    return {"image": image, "label": label}
 
 
 def image_size(data: bytes, name: str = "image") -> tuple[int, int]:
@@ -203,7 +208,9 @@ def _load(header: PIL.Image.Image, name: str) -> PIL.Image.Image:
     try:
         header.load()
     except Exception as error:
-        raise InputError(f"{name}: damaged {header.format} file ({error})") from None
+        raise InputError(
+            f"{name}: damaged {header.format} file ({error}), expected a whole one"
+        ) from None
     return header
 
 

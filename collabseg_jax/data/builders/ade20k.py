@@ -34,11 +34,13 @@ class ADE20K(base.PairBuilder):
     name = SPEC.name
 
     @classmethod
-    def find_pairs(cls, raw_dir: Path) -> dict[str, list[base.Pair]]:
+    def find_pairs(
+        cls, raw_dir: Path, report: base.Report = base.refuse
+    ) -> dict[str, list[base.Pair]]:
         """The pairs of whichever splits exist; see the base class."""
         root = cls.root(raw_dir)
         folders = {
             split: (root / "images" / folder, root / "annotations" / folder)
             for split, folder in _FOLDERS.items()
         }
-        return base.pairs_of_folders(SPEC, raw_dir, folders)
+        return base.pairs_of_folders(SPEC, raw_dir, folders, report)

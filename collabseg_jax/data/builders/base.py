@@ -1,12 +1,13 @@
 """What all data sets of image and label files share: finding pairs, writing them as records."""
 
 import abc
+import contextlib
 import dataclasses
 import itertools
 import os
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,10 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 LABEL_SUFFIXES = (".png",)
 EXAMPLES_PER_SHARD = 1024
 
+# Takes messages of one kind, at least one, about files that cannot be used; what returns from it
+# goes on without these files.
+Report = Callable[..., None]
+
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
@@ -28,6 +33,21 @@ class Pair:
     name: str
     image: Path
     label: Path
+
+
+def refuse(*messages: str) -> None:
+    """The report that ends everything: an InputError of the first message."""
+    more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
+    raise InputError(messages[0] + more) from None
+
+
+@contextlib.contextmanager
+def reporting(report: Report) -> Iterator[None]:
+    """An InputError inside is reported, and ends no more than what is inside."""
+    try:
+        yield
+    except InputError as error:
+        report(str(error))
 
 
 class PairBuilder(tfds.core.GeneratorBasedBuilder):
@@ -60,16 +80,25 @@ class PairBuilder(tfds.core.GeneratorBasedBuilder):
 
     @classmethod
     @abc.abstractmethod
-    def find_pairs(cls, raw_dir: Path) -> dict[str, list[Pair]]:
+    def find_pairs(cls, raw_dir: Path, report: Report = refuse) -> dict[str, list[Pair]]:
         """The pairs of every split that `raw_dir` has, sorted by name.
 
+        Args:
+          raw_dir: as the person gave it.
+          report: told of every file that is missing, alone, double or empty. If it returns, the
+            other pairs are found nevertheless (those with an empty file too).
+
         Raises:
-          InputError: files are missing, or nothing looks like this data set.
+          InputError: nothing looks like this data set; by `refuse`, the first problem.
         """
 
     @classmethod
-    def find_spec(cls, raw_dir: Path) -> DatasetSpec:
+    def find_spec(cls, raw_dir: Path, report: Report = refuse) -> DatasetSpec:
         """The spec of a raw tree: SPEC, with what the files themselves say.
+
+        Args:
+          raw_dir: as the person gave it.
+          report: as for `find_pairs`, where the pairs decide.
 
         Raises:
           InputError: they do not say it, or contradict each other.
@@ -152,16 +181,20 @@ def no_such_set(spec: DatasetSpec, raw_dir: Path, expected: str) -> InputError:
     )
 
 
-def files_by_stem(folder: Path, suffixes: tuple[str, ...], ending: str = "") -> dict[str, Path]:
+def files_by_stem(
+    folder: Path, suffixes: tuple[str, ...], ending: str = "", report: Report = refuse
+) -> dict[str, Path]:
     """The files of `folder` with one of the suffixes (any case), by stem; hidden ones left out.
 
     Args:
       folder: where to look; folders inside it are not searched.
       suffixes: with their dots, lower case.
       ending: only stems that end so, and it does not belong to the key.
+      report: told of empty files (which are among those returned nevertheless), of files that
+        cannot be read, and of those that share their stem with another.
 
     Raises:
-      InputError: the folder does not exist, a file is empty, or two files share a stem.
+      InputError: the folder does not exist; by `refuse`, the first problem.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected files {', '.join(suffixes)} in it")
@@ -174,13 +207,19 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...], ending: str = "") -> 
             if not stem.endswith(ending):
                 continue
             stem = stem.removesuffix(ending)
-            if entry.stat().st_size == 0:
-                raise InputError(f"{entry.path}: 0 bytes, expected a {suffix.lower()} file")
+            try:
+                size = entry.stat().st_size
+            except OSError as error:  # a link to nowhere
+                report(f"{entry.path}: {error.strerror}, expected a {suffix.lower()} file")
+                continue
+            if size == 0:
+                report(f"{entry.path}: 0 bytes, expected a {suffix.lower()} file")
             if stem in files:
-                raise InputError(
+                report(
                     f"{entry.path}: shares its name with {files[stem].name}, expected one file "
                     f"for {stem}"
                 )
+                continue
             files[stem] = folder / entry.name
     return files
 
@@ -190,6 +229,7 @@ def match_pairs(
     labels: dict[str, Path],
     where: str,
     endings: tuple[str, str] = (".*", ".*"),
+    report: Report = refuse,
 ) -> list[Pair]:
     """Images and labels of the same stem, sorted by stem.
 
@@ -198,25 +238,28 @@ def match_pairs(
       labels: stem -> label file.
       where: the folders in words, for a message.
       endings: what follows the stem in the names of images and of labels, for a message.
-
-    Raises:
-      InputError: no pairs, or one side has a file that the other lacks.
+      report: told of the files of one side that the other lacks, or that there are none at all.
     """
     sides = (("image", images, labels, "a label"), ("label", labels, images, "an image"))
     for (have, other, lack, missing), ending in zip(sides, reversed(endings), strict=True):
         if lonely := sorted(other.keys() - lack.keys()):
-            more = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
-            raise InputError(
-                f"{other[lonely[0]]}: {have} without {missing.split()[1]}{more}, expected "
-                f"{missing} named {lonely[0]}{ending} in {where}"
+            report(
+                *(
+                    f"{other[stem]}: {have} without {missing.split()[1]}, expected {missing} named "
+                    f"{stem}{ending} in {where}"
+                    for stem in lonely
+                )
             )
     if not images:
-        raise InputError(f"{where}: found no images, expected {', '.join(IMAGE_SUFFIXES)} files")
-    return [Pair(stem, images[stem], labels[stem]) for stem in sorted(images)]
+        report(f"{where}: found no images, expected {', '.join(IMAGE_SUFFIXES)} files")
+    return [Pair(stem, images[stem], labels[stem]) for stem in sorted(images.keys() & labels)]
 
 
 def pairs_of_folders(
-    spec: DatasetSpec, raw_dir: Path, folders: Mapping[str, tuple[Path, Path]]
+    spec: DatasetSpec,
+    raw_dir: Path,
+    folders: Mapping[str, tuple[Path, Path]],
+    report: Report = refuse,
 ) -> dict[str, list[Pair]]:
     """The pairs of whichever splits exist, where each has a folder of images and one of labels.
 
@@ -224,18 +267,23 @@ def pairs_of_folders(
       spec: of the data set.
       raw_dir: as the person gave it.
       folders: split -> (folder of images, folder of labels).
+      report: told of whatever is wrong with the files of a split.
 
     Raises:
-      InputError: no split exists, or the files of one are not as they should be.
+      InputError: no split exists; by `refuse`, the first problem.
     """
     check_folder(spec, raw_dir)
     pairs = {}
     for split, (images, labels) in folders.items():
-        if images.is_dir() or labels.is_dir():
+        if not (images.is_dir() or labels.is_dir()):
+            continue
+        pairs[split] = []
+        with reporting(report):
             pairs[split] = match_pairs(
-                files_by_stem(images, IMAGE_SUFFIXES),
-                files_by_stem(labels, LABEL_SUFFIXES),
+                files_by_stem(images, IMAGE_SUFFIXES, report=report),
+                files_by_stem(labels, LABEL_SUFFIXES, report=report),
                 where=f"{images} and {labels}",
+                report=report,
             )
     if not pairs:
         raise no_such_set(spec, raw_dir, "a split folder")

@@ -52,7 +52,9 @@ class CamVid(base.PairBuilder):
     name = SPEC.name
 
     @classmethod
-    def find_pairs(cls, raw_dir: Path) -> dict[str, list[base.Pair]]:
+    def find_pairs(
+        cls, raw_dir: Path, report: base.Report = base.refuse
+    ) -> dict[str, list[base.Pair]]:
         """The pairs of whichever splits exist; see the base class."""
         folders = {s: (raw_dir / s, raw_dir / f"{s}annot") for s in SPEC.splits}
-        return base.pairs_of_folders(SPEC, raw_dir, folders)
+        return base.pairs_of_folders(SPEC, raw_dir, folders, report)

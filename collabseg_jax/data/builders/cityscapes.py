@@ -70,29 +70,47 @@ class Cityscapes(base.PairBuilder):
     name = SPEC.name
 
     @classmethod
-    def find_pairs(cls, raw_dir: Path) -> dict[str, list[base.Pair]]:
+    def find_pairs(
+        cls, raw_dir: Path, report: base.Report = base.refuse
+    ) -> dict[str, list[base.Pair]]:
         """The pairs of whichever splits exist, all labels in one encoding; see the base class."""
         base.check_folder(SPEC, raw_dir)
-        images, labels = {}, {encoding: {} for encoding in ENCODINGS}
+        pairs, images, labels = {}, {}, {encoding: {} for encoding in ENCODINGS}
         for split in SPEC.splits:
             image_dir, label_dir = raw_dir / "leftImg8bit" / split, raw_dir / "gtFine" / split
             if not (image_dir.is_dir() or label_dir.is_dir()):
                 continue
-            images[split] = _files_of_cities(image_dir, _IMAGE_ENDING)
-            for encoding in ENCODINGS:
-                labels[encoding][split] = _files_of_cities(label_dir, f"_gtFine_{encoding}")
-        if not images:
+            pairs[split] = []
+            with base.reporting(report):
+                for encoding in ENCODINGS:
+                    ending = f"_gtFine_{encoding}"
+                    labels[encoding][split] = _files_of_cities(label_dir, ending, report)
+                images[split] = _files_of_cities(image_dir, _IMAGE_ENDING, report)
+        if not pairs:
             raise base.no_such_set(SPEC, raw_dir, "leftImg8bit and gtFine")
-        encoding = _choose(raw_dir, images, labels)
-        return {
-            split: _match(raw_dir, split, images[split], labels[encoding][split], encoding)
-            for split in images
-        }
+        encoding = _choose(images, labels)
+        [other] = ENCODINGS.keys() - {encoding}
+        mixed = []
+        for split, files in images.items():
+            chosen, others = labels[encoding][split], labels[other][split]
+            strays = sorted((files.keys() & others.keys()) - chosen.keys())
+            mixed += [others[name] for name in strays]
+            files = {name: files[name] for name in files.keys() - strays}
+            pairs[split] = _match(raw_dir, split, files, chosen, encoding, report)
+        if mixed:
+            report(
+                *(
+                    f"{path}: without a *_gtFine_{encoding}.png beside it, while others have no "
+                    f"*_gtFine_{other}.png, expected one of the two kinds for all images"
+                    for path in mixed
+                )
+            )
+        return pairs
 
     @classmethod
-    def find_spec(cls, raw_dir: Path) -> DatasetSpec:
+    def find_spec(cls, raw_dir: Path, report: base.Report = base.refuse) -> DatasetSpec:
         """The spec of the encoding that `find_pairs` chooses; see the base class."""
-        return ENCODINGS[_encoding(cls.find_pairs(raw_dir))]
+        return ENCODINGS[_encoding(cls.find_pairs(raw_dir, report))]
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
         pairs = self.find_pairs(Path(self._raw_dir))
@@ -103,43 +121,37 @@ class Cityscapes(base.PairBuilder):
 
 def _encoding(pairs: Mapping[str, list[base.Pair]]) -> str:
     """The one that all labels have."""
-    return next(iter(pairs.values()))[0].label.stem.rpartition("_")[2]
+    labels = (pair.label.stem.rpartition("_")[2] for split in pairs.values() for pair in split)
+    return next(labels, "labelIds")
 
 
-def _files_of_cities(folder: Path, ending: str) -> dict[str, Path]:
+def _files_of_cities(folder: Path, ending: str, report: base.Report) -> dict[str, Path]:
     """The PNG files with such an ending in all folders of `folder`; names begin with the city."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected a folder for each city in it")
     files = {}
     for city in sorted(folder.iterdir()):
         if city.is_dir():
-            files |= base.files_by_stem(city, base.LABEL_SUFFIXES, ending)
+            files |= base.files_by_stem(city, base.LABEL_SUFFIXES, ending, report)
     return files
 
 
-def _choose(raw_dir: Path, images: Mapping, labels: Mapping) -> str:
-    """The encoding that all images have, the preferred one if both; arguments by split."""
-    for encoding in ENCODINGS:
-        if all(images[split].keys() <= labels[encoding][split].keys() for split in images):
-            return encoding
-    for split, files in images.items():  # an image without any label is the plainer message
-        either = labels["labelTrainIds"][split] | labels["labelIds"][split]
-        _match(raw_dir, split, files, either, "labelIds")
-    first = next(
-        labels["labelTrainIds"][split][name]
-        for split, files in images.items()
-        for name in sorted(files.keys() - labels["labelIds"][split].keys())
-    )
-    raise InputError(
-        f"{first}: without a *_gtFine_labelIds.png beside it, while others have no "
-        "*_gtFine_labelTrainIds.png, expected one of the two kinds for all images"
-    )
+def _choose(images: Mapping, labels: Mapping) -> str:
+    """The encoding that most images have, the preferred one if both; arguments by split."""
+
+    def count(encoding: str) -> int:
+        return sum(len(files.keys() & labels[encoding][s].keys()) for s, files in images.items())
+
+    return max(ENCODINGS, key=count)
 
 
-def _match(raw_dir: Path, split: str, images: Mapping, labels: Mapping, encoding: str) -> list:
+def _match(
+    raw_dir: Path, split: str, images: Mapping, labels: Mapping, encoding: str, report: base.Report
+) -> list[base.Pair]:
     return base.match_pairs(
         images,
         labels,
         where=f"{raw_dir / 'leftImg8bit' / split} and {raw_dir / 'gtFine' / split}",
         endings=(f"{_IMAGE_ENDING}.png", f"_gtFine_{encoding}.png"),
+        report=report,
     )

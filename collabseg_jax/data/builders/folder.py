@@ -39,7 +39,7 @@ class Folder(base.PairBuilder):
     name = SPEC.name
 
     @classmethod
-    def find_spec(cls, raw_dir: Path) -> DatasetSpec:
+    def find_spec(cls, raw_dir: Path, report: base.Report = base.refuse) -> DatasetSpec:
         """The spec with the classes of `classes.txt`; see the base class."""
         base.check_folder(SPEC, raw_dir)
         path = raw_dir / CLASSES_FILE
@@ -55,30 +55,36 @@ class Folder(base.PairBuilder):
             ) from None
 
     @classmethod
-    def find_pairs(cls, raw_dir: Path) -> dict[str, list[base.Pair]]:
+    def find_pairs(
+        cls, raw_dir: Path, report: base.Report = base.refuse
+    ) -> dict[str, list[base.Pair]]:
         """The pairs of whichever splits exist; see the base class."""
         base.check_folder(SPEC, raw_dir)
         pairs = {}
         for split in SPEC.splits:
             images, labels = raw_dir / "images" / split, raw_dir / "labels" / split
-            if images.is_dir() or labels.is_dir():
+            if not (images.is_dir() or labels.is_dir()):
+                continue
+            pairs[split] = []
+            with base.reporting(report):
                 found = base.match_pairs(
-                    _files(images), _files(labels), where=f"{images} and {labels}"
+                    _files(images, report),
+                    _files(labels, report),
+                    where=f"{images} and {labels}",
+                    report=report,
                 )
-                pairs[split] = [
-                    dataclasses.replace(pair, name=f"{split}/{pair.name}") for pair in found
-                ]
                 for pair in found:
-                    if pair.label.suffix.lower() not in base.LABEL_SUFFIXES:
-                        raise InputError(
-                            f"{pair.label}: a label, expected PNG (lossless, unlike JPEG)"
-                        )
+                    if pair.label.suffix.lower() in base.LABEL_SUFFIXES:
+                        pair = dataclasses.replace(pair, name=f"{split}/{pair.name}")
+                        pairs[split].append(pair)
+                    else:
+                        report(f"{pair.label}: a label, expected PNG (lossless, unlike JPEG)")
         if not pairs:
             raise base.no_such_set(SPEC, raw_dir, "images/train and labels/train")
         return pairs
 
 
-def _files(folder: Path) -> dict[str, Path]:
+def _files(folder: Path, report: base.Report) -> dict[str, Path]:
     """Pictures in `folder` and all folders below, by their path in it without the suffix."""
     below = sorted(path for path in folder.rglob("*") if path.is_dir())
     files = {}
@@ -86,7 +92,7 @@ def _files(folder: Path) -> dict[str, Path]:
         place = inner.relative_to(folder)
         if any(part.startswith(".") for part in place.parts):
             continue
-        for stem, path in base.files_by_stem(inner, IMAGE_SUFFIXES).items():
+        for stem, path in base.files_by_stem(inner, IMAGE_SUFFIXES, report=report).items():
             files[(place / stem).as_posix()] = path
     return files
 

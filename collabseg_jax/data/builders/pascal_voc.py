@@ -7,7 +7,6 @@ import tensorflow_datasets as tfds
 
 from collabseg_jax.data.builders import base
 from collabseg_jax.data.spec import DatasetSpec
-from collabseg_jax.errors import InputError
 
 SPEC = DatasetSpec(
     name="pascal_voc",
@@ -82,46 +81,52 @@ class PascalVOC(base.PairBuilder):
     name = SPEC.name
 
     @classmethod
-    def find_pairs(cls, raw_dir: Path) -> dict[str, list[base.Pair]]:
+    def find_pairs(
+        cls, raw_dir: Path, report: base.Report = base.refuse
+    ) -> dict[str, list[base.Pair]]:
         """The pairs of the training and validation lists; see the base class."""
         base.check_folder(SPEC, raw_dir)
         root = cls.root(raw_dir)
         lists, augmented = root / "ImageSets" / "Segmentation", root / "SegmentationClassAug"
         if not lists.is_dir():
             raise base.no_such_set(SPEC, raw_dir, "ImageSets/Segmentation")
-        images = base.files_by_stem(root / "JPEGImages", base.IMAGE_SUFFIXES)
-        labels = base.files_by_stem(root / "SegmentationClass", base.LABEL_SUFFIXES)
-        val = _names(lists / "val.txt")
-        splits = {"val": _pairs(val, lists / "val.txt", images, labels)}
-        if not augmented.is_dir():
-            train = _names(lists / "train.txt")
-            return {"train": _pairs(train, lists / "train.txt", images, labels), **splits}
-        more = base.files_by_stem(augmented, base.LABEL_SUFFIXES)
-        if not more:
-            raise InputError(f"{augmented}: found no labels, expected .png files in it")
-        labels = more | labels
-        if (lists / "trainaug.txt").exists():
-            listed = lists / "trainaug.txt"
-            train = _names(listed)
+        images = base.files_by_stem(root / "JPEGImages", base.IMAGE_SUFFIXES, report=report)
+        labels = base.files_by_stem(root / "SegmentationClass", base.LABEL_SUFFIXES, report=report)
+        val = _names(lists / "val.txt", report)
+        val_pairs = _pairs(val, lists / "val.txt", images, labels, report)
+        listed = lists / ("trainaug.txt" if augmented.is_dir() else "train.txt")
+        if augmented.is_dir():
+            more = base.files_by_stem(augmented, base.LABEL_SUFFIXES, report=report)
+            if not more:
+                report(f"{augmented}: found no labels, expected .png files in it")
+            labels = more | labels
+        if augmented.is_dir() and not listed.exists():
+            train, listed = labels.keys() - val, augmented
+            if not train:
+                report(f"{listed}: found no images, expected some that are not in val.txt")
         else:
-            listed = augmented
-            train = labels.keys() - val
-        return {"train": _pairs(train, listed, images, labels), **splits}
+            train = _names(listed, report)
+        return {"train": _pairs(train, listed, images, labels, report), "val": val_pairs}
 
 
-def _names(path: Path) -> set[str]:
+def _names(path: Path, report: base.Report) -> set[str]:
     """The images that a list names, one a line."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file, expected a list of images, one a line")
+        report(f"{path}: no such file, expected a list of images, one a line")
+        return set()
     # Some lists of the augmented set have "/JPEGImages/NAME.jpg /SegmentationClassAug/NAME.png".
     names = {Path(line.split()[0]).stem for line in path.read_text().splitlines() if line.strip()}
     if not names:
-        raise InputError(f"{path}: names no image, expected one a line")
+        report(f"{path}: names no image, expected one a line")
     return names
 
 
 def _pairs(
-    names: Set[str], listed: Path, images: Mapping[str, Path], labels: Mapping[str, Path]
+    names: Set[str],
+    listed: Path,
+    images: Mapping[str, Path],
+    labels: Mapping[str, Path],
+    report: base.Report,
 ) -> list[base.Pair]:
     """The pairs of these names, sorted; `listed` is the list or folder that names them."""
     for what, files, expected in (
@@ -129,11 +134,12 @@ def _pairs(
         ("label", labels, "SegmentationClass/{}.png or SegmentationClassAug/{}.png"),
     ):
         if missing := sorted(names - files.keys()):
-            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-            raise InputError(
-                f"{listed}: names {missing[0]}, which has no {what}{more}, expected "
-                f"{expected.replace('{}', missing[0])}"
+            report(
+                *(
+                    f"{listed}: names {name}, which has no {what}, expected "
+                    f"{expected.replace('{}', name)}"
+                    for name in missing
+                )
             )
-    if not names:
-        raise InputError(f"{listed}: found no images, expected some that are not in val.txt")
-    return [base.Pair(name, images[name], labels[name]) for name in sorted(names)]
+    whole = sorted(names & images.keys() & labels.keys())
+    return [base.Pair(name, images[name], labels[name]) for name in whole]
