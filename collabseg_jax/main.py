@@ -14,7 +14,7 @@ from ml_collections import config_flags
 from collabseg_jax.errors import InputError, RunError, unknown
 
 DEFAULT_CONFIG = "configs/quickstart.py"
-MODES = ("train", "eval", "predict", "export", "prepare", "describe")
+MODES = ("train", "eval", "predict", "export", "prepare", "check", "describe")
 DISTRIBUTED_MODES = ("train", "eval")
 LOST = "UNKNOWN|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|FAILED_PRECONDITION"
 
@@ -60,6 +60,10 @@ def run(config, *, mode: str, workdir: str):
         from collabseg_jax import prepare
 
         return prepare.run(config)
+    if mode == "check":
+        from collabseg_jax import check
+
+        return check.run(config, workdir)
     if mode == "describe":
         from collabseg_jax import describe
 
@@ -67,8 +71,8 @@ def run(config, *, mode: str, workdir: str):
     raise unknown("mode", mode, MODES)
 
 
-def _main(argv) -> None:
-    """Parse, then run one mode."""
+def _main(argv) -> int:
+    """Parse, then run one mode; the exit code."""
     app.define_help_flags()
     rest = _parse(argv)
     if len(rest) > 1:
@@ -85,7 +89,8 @@ def _main(argv) -> None:
     distributed.start(
         flags.FLAGS.coordinator_address, flags.FLAGS.num_processes, flags.FLAGS.process_id
     )
-    run(flags.FLAGS.config, mode=flags.FLAGS.mode, workdir=workdir)
+    result = run(flags.FLAGS.config, mode=flags.FLAGS.mode, workdir=workdir)
+    return 1 if flags.FLAGS.mode == "check" and result["errors"] else 0
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -138,11 +143,11 @@ def cli() -> None:
     """Entry point: runs `sys.argv`.
 
     Exit code 0, also after SIGTERM if the run was saved; 2 and one line for bad input; 1 and one
-    line for a run that cannot go on.
+    line for a run that cannot go on; 1 too after a check that found errors.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        _main(sys.argv)  # config_flags reads sys.argv too, so it cannot be another list
+        code = _main(sys.argv)  # config_flags reads sys.argv too, so it cannot be another list
     except InputError as error:
         _end(2, f"error: {error}")
     except RunError as error:
@@ -157,7 +162,7 @@ def cli() -> None:
         raise
     except KeyboardInterrupt:
         _end(130, "interrupted")
-    _end(0)
+    _end(code)
 
 
 def _end(code: int, line: str = "") -> None:

@@ -98,14 +98,9 @@ def draw_samples(path: Path, pair, state, source, spec, *, rows: int) -> None:
         axis.set_title(title)
     for axis in axes.flat:
         axis.set_axis_off()
-    classes = [
-        Patch(color=np.array(spec.palette[k]) / 255, label=spec.classes[k])
-        for k in sorted(seen)
-        if k < spec.num_classes
-    ]
     teaching = [Patch(color=color, label=text) for color, text in TEACHING]
     figure.legend(
-        handles=classes,
+        handles=_class_patches(seen, spec),
         loc="outside lower left",
         ncols=4,
         fontsize=8,
@@ -121,3 +116,51 @@ def draw_samples(path: Path, pair, state, source, spec, *, rows: int) -> None:
         frameon=False,
     )
     figure.savefig(path, dpi=110)
+
+
+def _class_patches(seen, spec) -> list[Patch]:
+    """What a legend shows of the classes with these indices, in their order; 255 is left out."""
+    return [
+        Patch(color=np.array(spec.palette[k]) / 255, label=spec.classes[k])
+        for k in sorted(seen)
+        if k < spec.num_classes
+    ]
+
+
+def draw_pairs(path: Path, samples, spec) -> None:
+    """A page of images, each beside itself under the colours of its label.
+
+    Args:
+      samples: (heading, name, image uint8 [H, W, 3], label uint8 [H, W]) of each, at least one; a
+        heading stands above the first of those in a row that have the same.
+      spec: of the data set.
+    """
+    headings = list(dict.fromkeys(heading for heading, *_ in samples))
+    sections = {h: [sample[1:] for sample in samples if sample[0] == h] for h in headings}
+    rows = [-(-len(section) // 2) for section in sections.values()]
+    figure = Figure(figsize=(13.5, 2.75 * sum(rows) + 0.45 * len(rows) + 0.9), layout="constrained")
+    seen = set()
+    parts = figure.subfigures(len(sections), 1, height_ratios=rows, squeeze=False)[:, 0]
+    for part, count, (heading, section) in zip(parts, rows, sections.items(), strict=True):
+        part.suptitle(heading, x=0.01, ha="left", fontweight="bold")
+        axes = part.subplots(count, 4, squeeze=False)
+        for axis in axes.flat:
+            axis.set_axis_off()
+        places = axes.reshape(-1, 2)
+        for (left, right), (name, image, label) in zip(places, section, strict=False):
+            left.imshow(image)
+            right.imshow(overlay(image, label, spec.palette))
+            left.set_title(name if len(name) < 50 else f"...{name[-46:]}", fontsize=8, loc="left")
+            seen |= set(np.unique(label).tolist())
+    handles = _class_patches(seen, spec)
+    if data.IGNORE in seen:
+        handles.append(Patch(color=np.array(IGNORED_COLOR) / 255, label="ignored"))
+    figure.legend(
+        handles=handles,
+        loc="outside lower left",
+        ncols=7,
+        fontsize=8,
+        title="classes",
+        frameon=False,
+    )
+    figure.savefig(path, dpi=100)

@@ -24,7 +24,7 @@ LEVELS = (
     ("step",),
     ("experiment", "pictures"),
     ("workdir",),
-    ("evaluate", "prepare", "describe"),
+    ("evaluate", "prepare", "check", "describe"),
     ("train", "predict", "export"),
     ("main", "__init__"),
 )

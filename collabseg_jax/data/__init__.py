@@ -1,6 +1,10 @@
 """Data sets: `prepare` one, then read `train_batches` or `eval_batches` from its splits."""
 
-from collabseg_jax.data.builders import ade20k, camvid, cityscapes, folder, pascal_voc, shapes
+from collections.abc import Collection
+from pathlib import Path
+
+from collabseg_jax.data.builders import ade20k, base, camvid, cityscapes, folder, pascal_voc, shapes
+from collabseg_jax.data.checking import Checked, check_files, check_records
 from collabseg_jax.data.evaluation import eval_batches, plan_buckets
 from collabseg_jax.data.prepared import Prepared, find_spec, open_prepared
 from collabseg_jax.data.spec import IGNORE, DatasetSpec
@@ -10,8 +14,10 @@ from collabseg_jax.errors import unknown
 __all__ = [
     "IGNORE",
     "SPECS",
+    "Checked",
     "DatasetSpec",
     "Prepared",
+    "check",
     "eval_batches",
     "get_spec",
     "plan_buckets",
@@ -75,3 +81,34 @@ def prepare(name: str, *, raw_dir: str = "", data_dir: str = "") -> Prepared:
       InputError: unknown name; raw files missing, unpaired or empty; no copy, or several.
     """
     return open_prepared(_known(name), _BUILDERS[name], raw_dir=raw_dir, data_dir=data_dir)
+
+
+def check(
+    name: str,
+    *,
+    raw_dir: str = "",
+    data_dir: str = "",
+    needed: Collection[str] = (),
+    crop: tuple[int, int] = (1, 1),
+) -> Checked:
+    """Reads every pair of a data set once, shows progress, and reports what it finds.
+
+    What is wrong with the data is in the report and raises nothing. Raw files are read where they
+    are; nothing is prepared, unless there is no raw_dir.
+
+    Args:
+      name: a key of SPECS.
+      raw_dir: as for `prepare`. Empty: the prepared copy is checked.
+      data_dir: as for `prepare`.
+      needed: splits whose absence is worth a warning.
+      crop: (height, width); training images that are smaller are worth one too.
+
+    Raises:
+      InputError: unknown name; no raw_dir, and no copy or several.
+    """
+    builder = _BUILDERS[_known(name).name]
+    if raw_dir and issubclass(builder, base.PairBuilder):
+        root = Path(raw_dir).expanduser().resolve()
+        return check_files(SPECS[name], builder, root, needed=needed, crop=crop)
+    prepared = prepare(name, raw_dir=raw_dir, data_dir=data_dir)
+    return check_records(prepared, needed=needed, crop=crop)
