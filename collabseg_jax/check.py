@@ -77,6 +77,10 @@ def _class_table(splits: dict) -> list[str]:
     return lines
 
 
+def _count(what: str, number: int) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
 def _samples(checked: data.Checked) -> list[tuple]:
     """What `pictures.draw_pairs` draws: suspicious pairs, then evenly spaced ones of each split."""
     usable = {
@@ -113,8 +117,9 @@ def run(config, workdir) -> dict:
         page.unlink(missing_ok=True)  # one of an earlier check
         if samples:
             pictures.draw_pairs(page, samples, checked.spec)
-    warned = sum(map(len, checked.report["warnings"].values()))
+    errors = _count("error", len(checked.report["errors"]))
+    warnings = _count("warning", sum(map(len, checked.report["warnings"].values())))
     written = "check.json and check.png" if samples else "check.json"
     print(text(checked.report))
-    print(f"\n{len(checked.report['errors'])} errors, {warned} warnings; {written} in {workdir}")
+    print(f"\n{errors}, {warnings}; {written} in {workdir}")
     return checked.report

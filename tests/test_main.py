@@ -8,22 +8,24 @@ from pathlib import Path
 import pytest
 
 from collabseg_jax import main
+from tests.data import trees
 
 ROOT = Path(__file__).parent.parent
 
-# Imports once, then runs each command line in a fork of its own; a file for each one's messages.
+# Imports once, then runs each command line in a fork of its own; a file for what each one prints.
 RUNNER = """
 import json, os, sys
-from collabseg_jax import evaluate, predict, train
+from collabseg_jax import check, evaluate, predict, train
 for name, argv in json.loads(sys.argv[1]).items():
     if os.fork() == 0:
-        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), 2)
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), 1)
+        os.dup2(1, 2)
         sys.argv = ["main", *argv]
         from collabseg_jax import main  # config_flags reads sys.argv already on import
         main.cli()
         os._exit(0)
     _, status = os.wait()
-    print(os.waitstatus_to_exitcode(status))
+    print(os.waitstatus_to_exitcode(status), flush=True)
 """
 
 # Flags, and what the line must name. TMP is a new folder.
@@ -53,6 +55,8 @@ MISTAKES = [
     ),
     (["--config=configs/folder.py", "--config.data.raw_dir=TMP"], ["TMP", "classes.txt"]),
     (["--mode=describe", "--coordinator_address=auto"], ["--mode=describe", "single process"]),
+    (["--mode=check", "--coordinator_address=auto"], ["--mode=check", "single process"]),
+    (["--mode=check", "--config.data.name=camvit"], ["camvit", "camvid"]),
     (["stray"], ["stray"]),
     (
         ["--config=configs/camvid.py", "--config.data.raw_dir=/nowhere/CamVid"],
@@ -61,17 +65,30 @@ MISTAKES = [
     (["--config=configs/camvid.py", "--config.data.dir=TMP"], ["--config.data.raw_dir=PATH"]),
     (["--config=configs/camvid.py", "--config.data.raw_dir=TMP"], ["TMP", "train"]),
 ]
+# Folders in TMP that are checked, the exit code, and what is printed.
+CHECKS = [
+    ("raw", 0, ["camvid in TMP/raw", "0 errors, 8 warnings; check.json and check.png in TMP/run"]),
+    ("spoilt", 1, ["errors (1)\n  train/train_001.jpg: image without label", "\n1 error, "]),
+    ("none", 1, ["TMP/none: found nothing there", "1 error, 0 warnings; check.json in TMP/run"]),
+]
 
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
-    """(exit code, what standard error held, the new folder) of each of MISTAKES."""
+    """(exit code, what was printed, the new folder) of each of MISTAKES, then of CHECKS."""
     commands, folders = {}, []
-    for flags, _ in MISTAKES:
-        folder = tmp_path_factory.mktemp("mistake")
+    check = ["--mode=check", "--config=configs/camvid.py"]
+    checks = [[*check, f"--config.data.raw_dir=TMP/{raw}"] for raw, *_ in CHECKS]
+    for flags in [*(flags for flags, _ in MISTAKES), *checks]:
+        folder = tmp_path_factory.mktemp("case")
         flags = [flag.replace("TMP", str(folder)) for flag in flags]
-        commands[str(folder / "stderr")] = [f"--workdir={folder / 'run'}", *flags]
+        commands[str(folder / "printed")] = [f"--workdir={folder / 'run'}", *flags]
         folders.append(folder)
+    for (raw, *_), folder in zip(CHECKS, folders[len(MISTAKES) :], strict=True):
+        if raw != "none":
+            trees.camvid(folder / raw)
+        if raw == "spoilt":
+            (folder / raw / "trainannot/train_001.png").unlink()
     result = subprocess.run(
         [sys.executable, "-c", RUNNER, json.dumps(commands)],
         cwd=ROOT,
@@ -82,7 +99,7 @@ def answers(tmp_path_factory):
     )
     codes = [int(line) for line in result.stdout.split()]
     return [
-        (code, (folder / "stderr").read_text().strip(), folder)
+        (code, (folder / "printed").read_text().strip(), folder)
         for code, folder in zip(codes, folders, strict=True)
     ]
 
@@ -95,6 +112,18 @@ def test_a_mistake_is_one_line(answers, case):
     assert "\n" not in message
     for part in MISTAKES[case][1]:
         assert part.replace("TMP", str(folder)) in message
+
+
+@pytest.mark.parametrize("case", range(len(CHECKS)), ids=lambda i: CHECKS[i][0])
+def test_a_check_exits_with_1_if_the_data_have_errors(answers, case):
+    code, printed, folder = answers[len(MISTAKES) + case]
+    _, expected, parts = CHECKS[case]
+    assert code == expected, printed
+    assert "Traceback" not in printed
+    for part in parts:
+        assert part.replace("TMP", str(folder)) in printed
+    report = json.loads((folder / "run/check.json").read_text())
+    assert len(report["errors"]) == expected
 
 
 def test_workdir_is_named_after_the_config():
