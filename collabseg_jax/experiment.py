@@ -10,6 +10,7 @@ from collabseg_jax import objective as objectives
 from collabseg_jax import pair as pairs
 from collabseg_jax import sharding as shardings
 from collabseg_jax.checkpoint import Checkpoints
+from collabseg_jax.data import balance
 from collabseg_jax.errors import InputError, RunError, unknown
 from collabseg_jax.pair import STUDENTS
 from collabseg_jax.report import console
@@ -18,7 +19,8 @@ MIN_CROP = 32  # the Mix Transformer's first spatial reduction covers 8 cells of
 # Sections and keys that do not change what is trained.
 FREE_KEYS = (
     *("eval", "predict", "export", "describe", "checkpoint", "log", "mesh", "max_skipped"),
-    *("data.workers", "data.raw_dir", "data.dir"),
+    *("data.workers", "data.raw_dir", "data.dir", "data.cache"),
+    "data.subset",  # compared by the records it chooses, in the fingerprint of the data
 )
 _OPTIMIZER_KEYS = (
     *("optimizer", "lr", "momentum", "weight_decay", "power"),
@@ -74,6 +76,17 @@ def build(config, *, num_classes: int) -> Experiment:
         raise InputError(
             f"config.data.crop is {crop}, expected (height, width), both at least {MIN_CROP}"
         )
+    if not 0 <= config.data.oversample <= 1:
+        raise InputError(
+            f"config.data.oversample is {config.data.oversample}, expected a share of the images "
+            "in 0..1, 0 for no oversampling"
+        )
+    if config.data.cache and config.data.workers:
+        raise InputError(
+            f"config.data.workers is {config.data.workers}, expected 0 with config.data.cache: "
+            "each worker would keep all images"
+        )
+    balance.check_class_weights(config.losses.ce.class_weights, num_classes)
     objective = objectives.build(
         {name: dict(row) for name, row in config.losses.items()},
         ramp_steps=_steps_or_share(config.ramp_steps, config.steps, 4),

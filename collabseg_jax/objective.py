@@ -67,12 +67,15 @@ class Objective:
       weights: {term: weight}, none of them 0.
       options: {term: keyword arguments of its loss}.
       ramp_steps: the distillation weights rise linearly from 0 over this many steps.
+      class_weights: of the supervised loss, one >= 0 per class; None for none. Nothing else is
+        weighted: who teaches whom is decided by the plain cross-entropy.
     """
 
     ce_weight: float
     weights: dict[str, float]
     options: dict[str, dict]
     ramp_steps: int = 0
+    class_weights: tuple[float, ...] | None = None
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -160,9 +163,9 @@ def evaluate(objective: Objective, output: PairOutput, labels, *, step, rng) -> 
       rng: key, for random selection.
     Returns:
       totals {"cnn": scalar, "vit": scalar}, and logs {"cnn/ce": ..., "cnn/hfd": ..., ...}: the
-      unweighted terms, "taught" (share of valid pixels where the peer has the lower
-      cross-entropy), "teacher_correct" (how often it is right there), and the spread of the
-      common features.
+      terms without their weights ("ce" is plain; "ce_weighted", where there are class weights, has
+      them), "taught" (share of valid pixels where the peer has the lower cross-entropy),
+      "teacher_correct" (how often it is right there), and the spread of the common features.
     """
     ramp = 1.0
     if objective.ramp_steps > 0:
@@ -170,7 +173,13 @@ def evaluate(objective: Objective, output: PairOutput, labels, *, step, rng) -> 
     totals, logs = {}, {}
     for i, (name, view) in enumerate(_views(output, labels).items()):
         logs[f"{name}/ce"] = losses.masked_mean(view.ce, view.valid)
-        totals[name] = objective.ce_weight * logs[f"{name}/ce"]
+        supervised = logs[f"{name}/ce"]
+        if objective.class_weights is not None:
+            # An ignored label takes the last class's weight, and is masked.
+            weights = jnp.array(objective.class_weights, jnp.float32).at[labels].get(mode="clip")
+            supervised = losses.weighted_mean(view.ce, weights, view.valid)
+            logs[f"{name}/ce_weighted"] = supervised
+        totals[name] = objective.ce_weight * supervised
         for term_name, weight in objective.weights.items():
             term, options = TERMS[term_name], dict(objective.options[term_name])
             if term.selects:

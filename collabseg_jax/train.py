@@ -1,6 +1,7 @@
 """The training loop: wiring only."""
 
 import contextlib
+import dataclasses
 import json
 import math
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from collabseg_jax import data, distributed, evaluate, experiment, pictures
+from collabseg_jax import data, distributed, evaluate, experiment, pictures, training_data
 from collabseg_jax import sharding as shardings
 from collabseg_jax import step as steps
 from collabseg_jax import workdir as workdirs
@@ -40,13 +41,13 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
     layout = shardings.train_layout(mesh, batch_size=config.batch_size, crop=config.data.crop)
     prepared = experiment.prepare_data(config)
     spec = prepared.spec  # of the copy: label files of a data set may vary
-    train_source = prepared.source("train")
+    trained_on = training_data.choose(config, prepared)
     eval_source = prepared.source(config.eval.split)
     checkpoints = Checkpoints(workdir, every=config.checkpoint.every, keep=config.checkpoint.keep)
     begins = distributed.from_first(len(checkpoints.steps())) == 0  # the same in all processes
     fresh = experiment.initial_state(config, built, mesh) if begins else None
     # Not before all input was read: a workdir that holds a record takes no other configuration.
-    workdirs.record_config(config, workdir, fingerprint=prepared.fingerprint, spec=spec)
+    workdirs.record_config(config, workdir, fingerprint=trained_on.fingerprint, spec=spec)
     like = experiment.abstract_state(config, built, mesh)
     state = experiment.restore_newest(checkpoints, like, set_aside=True) or fresh
     start = int(state.step)
@@ -64,12 +65,12 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
     train_step = steps.jit_train_step(
         layout,
         pair=built.pair,
-        objective=built.objective,
+        objective=dataclasses.replace(built.objective, class_weights=trained_on.class_weights),
         optimizers=built.optimizers,
         jitter={k: config.data[k] for k in ("brightness", "contrast", "saturation")},
     )
     batches = data.train_batches(
-        train_source,
+        trained_on.source,
         spec,
         batch_size=config.batch_size,
         crop=tuple(config.data.crop),
@@ -80,6 +81,8 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
         start_step=start,
         workers=config.data.workers,
         rows=layout.rows,
+        rates=trained_on.rates,
+        cache=config.data.cache,
     )
     log = MetricLog(workdir, start_step=start)
     progress = Progress(config.steps, "training", "step", start=start)

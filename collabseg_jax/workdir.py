@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import socket
 import subprocess
 import zlib
@@ -18,6 +19,8 @@ from collabseg_jax import data, distributed, experiment
 from collabseg_jax.errors import InputError, RunError
 from collabseg_jax.report import replace_text, writing
 
+# Keys that older workdirs lack, and the values at which training is what it was without them.
+ADDED_KEYS = {"data.split": "train", "data.oversample": 0.0, "losses.ce.class_weights": ""}
 LIBRARIES = ("collabseg_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -58,8 +61,12 @@ def refuse_other_config(config, workdir: Path) -> None:
     path = workdir / "config.json"
     if not path.exists():
         return
-    before = experiment.flatten_tree(json.loads(path.read_text())["config"])
     now = experiment.flatten(config)
+    before = ADDED_KEYS | experiment.flatten_tree(json.loads(path.read_text())["config"])
+    for key, value in now.items():
+        row = re.match(r"losses\.\w+\.", key)
+        if row and f"{row[0]}weight" not in before and now[f"{row[0]}weight"] == 0:
+            before[key] = value  # a loss younger than the workdir, and not used
     differing = [
         f"{key} ({before.get(key, 'absent')!r} there, {now.get(key, 'absent')!r} here)"
         for key in sorted(before.keys() | now.keys())
@@ -131,6 +138,8 @@ def recorded_config(workdir, overrides) -> ml_collections.ConfigDict:
             if "." in key and section not in config:  # trained before there was this section
                 config[section] = ml_collections.ConfigDict()
             config.update_from_flattened_dict({key: value})
+    recorded = experiment.flatten(config)
+    config.update_from_flattened_dict({k: v for k, v in ADDED_KEYS.items() if k not in recorded})
     return config
 
 

@@ -25,11 +25,15 @@ def get_config():
     c.data.name = "shapes"  # shapes | camvid | pascal_voc | cityscapes | ade20k | folder
     c.data.raw_dir = ""  # the data set as downloaded
     c.data.dir = ""  # prepared copies; "": $TFDS_DATA_DIR or ~/tensorflow_datasets
+    c.data.split = "train"  # what is trained on; several joined: train+val
+    c.data.subset = ""  # "": all; a share of it: 0.125 or 1/8; or a file with a name a line
+    c.data.oversample = 0.0  # images with a class that fewer than this share have come more often
     c.data.crop = (128, 128)  # height, width
     c.data.scale = (0.5, 2.0)
     c.data.flip = True
     c.data.cat_max_ratio = 0.75  # a crop of which one class takes more is drawn again
     c.data.workers = 0  # processes that decode; 0: threads of this one
+    c.data.cache = False  # keep decoded images in memory; for small sets, without workers
     c.data.brightness = 0.0  # strengths of the colour jitter
     c.data.contrast = 0.0
     c.data.saturation = 0.0
@@ -83,14 +87,15 @@ def get_config():
     c.bridges.clip_norm = 1.0
 
     c.losses = ConfigDict()
-    c.losses.ce = ConfigDict({"weight": 1.0})
+    # class_weights: "" for none | median_frequency | inverse_log | a number a class: 1,0.5,...
+    c.losses.ce = ConfigDict({"weight": 1.0, "class_weights": ""})
     c.losses.hfd = ConfigDict({"weight": 0.0, "divergence": "cosine"})
     c.losses.bsd_region = ConfigDict({"weight": 0.0, "divergence": "kl_ln", "select": "lower_ce"})
     c.losses.bsd_pixel = ConfigDict({"weight": 0.0, "temperature": 1.0, "select": "lower_ce"})
     c.losses.dml = ConfigDict({"weight": 0.0, "temperature": 1.0})
 
     c.eval = ConfigDict()
-    c.eval.split = "val"
+    c.eval.split = "val"  # may be joined too
     c.eval.every = 500  # steps; 0: only at the end
     c.eval.batch_size = 8
     c.eval.max_shapes = 8  # programs that a split of mixed sizes may compile

@@ -22,7 +22,7 @@ LEVELS = (
     ("pair",),
     ("objective",),
     ("step",),
-    ("experiment", "pictures"),
+    ("experiment", "pictures", "training_data"),
     ("workdir",),
     ("evaluate", "prepare", "check", "describe"),
     ("train", "predict", "export"),

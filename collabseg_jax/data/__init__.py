@@ -7,8 +7,9 @@ from collabseg_jax.data.builders import ade20k, base, camvid, cityscapes, folder
 from collabseg_jax.data.checking import Checked, check_files, check_records
 from collabseg_jax.data.evaluation import eval_batches, plan_buckets
 from collabseg_jax.data.prepared import Prepared, find_spec, open_prepared
+from collabseg_jax.data.selection import choose, class_pixels
 from collabseg_jax.data.spec import IGNORE, DatasetSpec
-from collabseg_jax.data.training import train_batches
+from collabseg_jax.data.training import cache_bytes, train_batches
 from collabseg_jax.errors import unknown
 
 __all__ = [
@@ -17,7 +18,10 @@ __all__ = [
     "Checked",
     "DatasetSpec",
     "Prepared",
+    "cache_bytes",
     "check",
+    "choose",
+    "class_pixels",
     "eval_batches",
     "get_spec",
     "plan_buckets",

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from collabseg_jax.data.batch import Batch, checked_rows, reading_threads, require
-from collabseg_jax.data.decode import decode_record, image_size
+from collabseg_jax.data.decode import decode_record
+from collabseg_jax.data.selection import image_sizes
 from collabseg_jax.data.spec import IGNORE, DatasetSpec
 from collabseg_jax.data.transforms import pad_to
 
@@ -43,7 +44,7 @@ def eval_batches(
     """
     rows = checked_rows(source, batch_size, rows)
     buckets = collections.defaultdict(list)
-    for index, shape in enumerate(plan_buckets(_image_sizes(source), max_shapes)):
+    for index, shape in enumerate(plan_buckets(image_sizes(source), max_shapes)):
         buckets[shape].append(index)
     plan = []
     for shape, members in buckets.items():
@@ -98,11 +99,3 @@ def _read_ahead(make, plan: list[tuple]) -> Iterator[Batch]:
             yield running.popleft().result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _image_sizes(source: Sequence[Mapping]) -> list[tuple[int, int]]:
-    # Prepared records remember theirs, so that later evaluations do not read everything twice.
-    if hasattr(source, "image_sizes"):
-        return source.image_sizes
-    records = (source[i] for i in range(len(source)))
-    return [image_size(record["image"], record["name"]) for record in records]

@@ -13,10 +13,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import tensorflow_datasets as tfds
 
-from collabseg_jax.data import decode
+from collabseg_jax.data import counts, decode
+from collabseg_jax.data.builders import base as builders
 from collabseg_jax.data.builders.base import Pair, PairBuilder
+from collabseg_jax.data.selection import Joined
 from collabseg_jax.data.spec import DatasetSpec
 from collabseg_jax.errors import InputError
 
@@ -31,6 +34,7 @@ class Records:
         """Opens one split of a prepared builder."""
         skip = tfds.decode.SkipDecoding()
         self._source = builder.as_data_source(split, decoders={"image": skip, "label": skip})
+        self._folder, self._split = Path(builder.data_dir), split
 
     def __len__(self) -> int:
         """How many records."""
@@ -46,6 +50,25 @@ class Records:
         """The (height, width) of every image, in order, from the headers."""
         records = (self[i] for i in range(len(self)))
         return [decode.image_size(record["image"], record["name"]) for record in records]
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """The name of every record, in order; kept beside the records, for they are large."""
+
+        def read() -> np.ndarray:
+            each = builders.progress(range(len(self)), f"reading names of {self._split}")
+            return np.array([self[i]["name"] for i in each])
+
+        path = self._folder / f"names.{self._split}.npy"
+        return counts.kept(path, len(self), read).tolist()
+
+    def class_pixels(self, spec: DatasetSpec) -> np.ndarray:
+        """As `selection.class_pixels`; counted once, and kept beside the records."""
+        return counts.kept(
+            self._folder / f"class_pixels.{self._split}.npy",
+            len(self),
+            lambda: counts.class_pixels(self, spec, f"counting classes of {self._split}"),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,18 +88,26 @@ class Prepared:
     sizes: dict[str, int]
     _builder: tfds.core.DatasetBuilder = dataclasses.field(repr=False)
 
-    def source(self, split: str) -> Records:
-        """The records of a split, sorted as the builder found them.
+    def source(self, splits: str) -> Records | Joined:
+        """The records of a split, or of several in this order, as in "train+val".
+
+        Within a split they are sorted as the builder found them.
 
         Raises:
-          InputError: there is no such split.
+          InputError: there is no such split, or one is named twice.
         """
-        if split not in self.sizes:
-            raise InputError(
-                f"data set {self.spec.name!r} has no split {split!r} in {self.builder_dir}; "
-                f"it has: {', '.join(self.sizes)}"
-            )
-        return Records(self._builder, split)
+        wanted = splits.split("+")
+        for i, split in enumerate(wanted):
+            if split not in self.sizes:
+                of = f" (of {splits!r})" if len(wanted) > 1 else ""
+                raise InputError(
+                    f"data set {self.spec.name!r} has no split {split!r}{of} in "
+                    f"{self.builder_dir}; it has: {', '.join(self.sizes)}"
+                )
+            if split in wanted[:i]:
+                raise InputError(f"split {split!r} is twice in {splits!r}, expected it once")
+        records = [Records(self._builder, split) for split in wanted]
+        return records[0] if len(records) == 1 else Joined(records)
 
 
 def find_spec(

@@ -5,13 +5,15 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from absl import flags
 
+from collabseg_jax.data.balance import RepeatedEpochs
 from collabseg_jax.data.batch import Batch, checked_rows, reading_threads, require
 from collabseg_jax.data.decode import decode_record
+from collabseg_jax.data.selection import image_sizes
 from collabseg_jax.data.spec import DatasetSpec
 from collabseg_jax.data.transforms import random_scale_crop_flip
 from collabseg_jax.errors import InputError
@@ -66,11 +68,14 @@ def train_batches(
     start_step: int = 0,
     workers: int = 0,
     rows: Sequence[int] | None = None,
+    rates: Sequence[float] | None = None,
+    cache: bool = False,
 ) -> TrainBatches:
     """Endless augmented batches, a function of (seed, step) alone.
 
     The same bits come out for any number of workers, after a restart at any step, and in whatever
-    way `rows` divides the batch among processes. Every epoch is a new order of all records.
+    way `rows` divides the batch among processes. Every epoch is a new order of all records, each
+    once or as `rates` say.
 
     Args:
       source: random access to {"image": bytes, "label": bytes, "name": str}.
@@ -85,6 +90,10 @@ def train_batches(
       workers: processes that decode; 0 decodes in threads of this one. With workers, the main
         script needs its `if __name__ == "__main__"`, as always with spawned processes.
       rows: which rows of each global batch to make, in this order; None for all.
+      rates: how often each record is drawn in an epoch, >= 1, see `balance.repeat_factors`; None
+        for once.
+      cache: whether to keep every decoded record in memory, `cache_bytes` in all; without workers
+        only, for each would keep its own. The batches stay the same.
 
     Returns:
       an iterator of {"image": uint8 [b, h, w, 3], "label": uint8 [b, h, w], "valid": bool [b]},
@@ -103,6 +112,10 @@ def train_batches(
     require(start_step >= 0, "start_step", start_step, ">= 0")
     require(workers >= 0, "workers", workers, ">= 0")
     require(0 <= seed < 2**32, "seed", seed, "0 .. 2**32 - 1")
+    require(not (cache and workers), "data.workers", workers, "0 with data.cache")
+    if rates is not None:
+        sound = len(rates) == len(source) and np.isfinite(rates).all() and min(rates) >= 1
+        require(sound, "rates", rates, f"{len(source)} finite numbers >= 1")
     augment = functools.partial(
         _augment,
         crop=tuple(crop),
@@ -110,14 +123,15 @@ def train_batches(
         flip=flip,
         cat_max_ratio=cat_max_ratio,
     )
-    examples = (
-        grain.MapDataset.source(source)
-        .seed(seed)
-        .shuffle()
-        .repeat()
-        .map(functools.partial(decode_record, spec=spec))
-        .random_map(augment)
-    )
+    decode = functools.partial(decode_record, spec=spec)
+    if cache:
+        source, decode = _DecodedOnce(source, decode), _as_it_is
+    if rates is None:
+        order = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    else:
+        order = grain.MapDataset.source(RepeatedEpochs(source, rates, seed)).seed(seed)
+    # The draws depend on how many links the chain has, so a cache must not make it shorter.
+    examples = order.map(decode).random_map(augment)
     # Taken AFTER shuffle and draws, which go by the place in the global order.
     mine = grain.MapDataset.source(_RowsOfBatches(examples, batch_size, rows))
     batches = mine.batch(len(rows), drop_remainder=True)[start_step:]
@@ -130,6 +144,33 @@ def train_batches(
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
         batches = batches.mp_prefetch(options, worker_init_fn=_start_worker)
     return TrainBatches(iter(batches), copy=workers > 0)
+
+
+def cache_bytes(source: Sequence[Mapping]) -> int:
+    """What `train_batches(cache=True)` keeps in memory once it has seen every record."""
+    return sum(4 * height * width for height, width in image_sizes(source))
+
+
+class _DecodedOnce:
+    """A source of decoded examples, each read and decoded when it is first asked for."""
+
+    def __init__(self, source: Sequence[Mapping], decode: Callable[[Mapping], Batch]):
+        self._source, self._decode, self._kept = source, decode, {}
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Batch:
+        example = self._kept.get(index)
+        if example is None:
+            example = self._kept[index] = self._decode(self._source[index])
+            for array in example.values():
+                array.setflags(write=False)
+        return example
+
+
+def _as_it_is(example: Batch) -> Batch:
+    return example
 
 
 class _RowsOfBatches:

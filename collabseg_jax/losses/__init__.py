@@ -16,7 +16,7 @@ from collabseg_jax.losses.divergences import (
 )
 from collabseg_jax.losses.hfd import hfd
 from collabseg_jax.losses.mutual import dml
-from collabseg_jax.losses.reduce import cell_mean, masked_mean
+from collabseg_jax.losses.reduce import cell_mean, masked_mean, weighted_mean
 from collabseg_jax.losses.selectors import SELECTORS, select_where
 from collabseg_jax.losses.supervised import cross_entropy
 
@@ -37,4 +37,5 @@ __all__ = [
     "mse",
     "relational",
     "select_where",
+    "weighted_mean",
 ]

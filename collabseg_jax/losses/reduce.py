@@ -1,4 +1,4 @@
-"""The one reducer, and means over the cells of a coarse grid."""
+"""The one reducer, its weighted form, and means over the cells of a coarse grid."""
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,27 @@ def masked_mean(values, where):
         raise ValueError(f"values {values.shape} and where {where.shape} must have one shape")
     kept = jnp.where(where, values.astype(jnp.float32), 0.0)
     return kept.sum() / jnp.maximum(1, where.sum())
+
+
+def weighted_mean(values, weights, where):
+    """Weighted mean of `values` where `where` holds: sum of weight * value / sum of weights.
+
+    Args:
+      values: [...] float.
+      weights: [...] float, >= 0, same shape.
+      where: [...] bool, same shape. Values and weights outside it may be anything, NaN too.
+    Returns:
+      scalar float32; 0 where nothing is selected, or nothing with a weight.
+    """
+    if not values.shape == weights.shape == where.shape:
+        raise ValueError(
+            f"values {values.shape}, weights {weights.shape} and where {where.shape} must have "
+            "one shape"
+        )
+    weights = jnp.where(where, weights.astype(jnp.float32), 0.0)
+    kept = jnp.where(where, values.astype(jnp.float32), 0.0)
+    total = weights.sum()
+    return (weights * kept).sum() / jnp.where(total > 0, total, 1.0)
 
 
 def _membership(cells: int, size: int):
