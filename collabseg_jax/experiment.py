@@ -81,6 +81,10 @@ def build(config, *, num_classes: int) -> Experiment:
             f"config.data.oversample is {config.data.oversample}, expected a share of the images "
             "in 0..1, 0 for no oversampling"
         )
+    if not 0 <= config.data.hue <= 0.5:
+        raise InputError(
+            f"config.data.hue is {config.data.hue}, expected turns of the colour circle in 0..0.5"
+        )
     if config.data.cache and config.data.workers:
         raise InputError(
             f"config.data.workers is {config.data.workers}, expected 0 with config.data.cache: "

@@ -67,7 +67,7 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
         pair=built.pair,
         objective=dataclasses.replace(built.objective, class_weights=trained_on.class_weights),
         optimizers=built.optimizers,
-        jitter={k: config.data[k] for k in ("brightness", "contrast", "saturation")},
+        jitter={k: config.data[k] for k in ("brightness", "contrast", "saturation", "hue")},
     )
     batches = data.train_batches(
         trained_on.source,

@@ -20,7 +20,12 @@ from collabseg_jax.errors import InputError, RunError
 from collabseg_jax.report import replace_text, writing
 
 # Keys that older workdirs lack, and the values at which training is what it was without them.
-ADDED_KEYS = {"data.split": "train", "data.oversample": 0.0, "losses.ce.class_weights": ""}
+ADDED_KEYS = {
+    "data.split": "train",
+    "data.oversample": 0.0,
+    "data.hue": 0.0,
+    "losses.ce.class_weights": "",
+}
 LIBRARIES = ("collabseg_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 

@@ -37,6 +37,7 @@ def get_config():
     c.data.brightness = 0.0  # strengths of the colour jitter
     c.data.contrast = 0.0
     c.data.saturation = 0.0
+    c.data.hue = 0.0  # in turns of the colour circle, at most 0.5
 
     c.cnn = ConfigDict()
     c.cnn.model = "deeplabv3plus_resnet18"

@@ -31,9 +31,10 @@ def get_config():
     c.data.crop = (768, 768)
     c.data.scale = (0.5, 2.0)
     c.data.cat_max_ratio = 0.75
-    c.data.brightness = 0.125  # there twice as strong, for half of the images, and hue besides
+    c.data.brightness = 0.125  # all four: there twice as strong, each for half of the images
     c.data.contrast = 0.25
     c.data.saturation = 0.25
+    c.data.hue = 0.05  # of the circle: 18 degrees
     c.data.workers = 8  # a PNG of 1024x2048 to decode for each crop
 
     c.cnn.model = "deeplabv3plus_resnet50"

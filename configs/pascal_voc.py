@@ -34,9 +34,10 @@ def get_config():
         2.0,
     )  # of the image's own size, as in DeepLab; there of a short side of 512
     c.data.cat_max_ratio = 0.75
-    c.data.brightness = 0.125  # there twice as strong, for half of the images, and hue besides
+    c.data.brightness = 0.125  # all four: there twice as strong, each for half of the images
     c.data.contrast = 0.25
     c.data.saturation = 0.25
+    c.data.hue = 0.05  # of the circle: 18 degrees
     c.data.workers = 8
 
     c.cnn.model = "deeplabv3plus_mobilenet_v2"

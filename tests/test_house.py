@@ -101,7 +101,8 @@ def test_every_key_is_read():
     assert unread == []
 
 
-JITTER = {f"data.{k}" for k in ("brightness", "contrast", "saturation")}  # read by a loop in train
+# Read by a loop in train.
+JITTER = {f"data.{k}" for k in ("brightness", "contrast", "saturation", "hue")}
 
 
 def test_no_torch_and_no_tensorflow_come_along():

@@ -75,9 +75,10 @@ def test_an_epoch_has_each_record_as_often_as_its_rate_says(rates, seed, epoch):
     counts = np.bincount(found, minlength=len(rates))
     exact = np.array(rates) * length / sum(rates)
     assert (counts >= 1).all() and (np.abs(counts - exact) < 1 + 1e-6).all()
-    assert found[-1] == balance.RepeatedEpochs(range(len(rates)), rates, seed)[
-        (epoch + 1) * length - 1
-    ]
+    assert (
+        found[-1]
+        == balance.RepeatedEpochs(range(len(rates)), rates, seed)[(epoch + 1) * length - 1]
+    )
 
 
 def test_over_epochs_the_rates_come_out():

@@ -69,7 +69,7 @@ def test_joined_splits_are_one_after_the_other(prepared):
 @pytest.mark.parametrize(
     "splits,message",
     [
-        ("train+test", r"'camvid' has no split 'test' \(of 'train\+test'\) in .*it has: train, val"),
+        ("train+test", r"has no split 'test' \(of 'train\+test'\) in .*it has: train, val"),
         ("train+", r"has no split '' \(of 'train\+'\)"),
         ("", "has no split '' in"),
         ("val+train+val", r"split 'val' is twice in 'val\+train\+val'"),

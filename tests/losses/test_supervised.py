@@ -95,6 +95,23 @@ def test_masked_mean_of_bfloat16_adds_in_float32():
     np.testing.assert_allclose(value, 1 + 2 / 4096, rtol=1e-6)
 
 
+def test_weighted_mean_by_hand():
+    values = np.float32([[1, 2], [6, np.nan]])
+    weights = np.float32([[3, 7], [0.5, np.nan]])
+    where = np.array([[True, False], [True, False]])
+    expected = (3 * 1 + 0.5 * 6) / (3 + 0.5)  # torch: sum of w_y * loss over sum of w_y
+    np.testing.assert_allclose(losses.weighted_mean(values, weights, where), expected, rtol=1e-6)
+    g = jax.grad(losses.weighted_mean)(values, weights, where)
+    np.testing.assert_allclose(g, [[3 / 3.5, 0], [0.5 / 3.5, 0]], rtol=1e-6)
+    for nothing in (np.zeros_like(where), where & (weights < 0)):
+        assert losses.weighted_mean(values, weights, nothing) == 0
+    assert losses.weighted_mean(values, 0 * np.ones_like(weights), where) == 0
+    g = jax.grad(losses.weighted_mean)(values, 0 * np.ones_like(weights), where)
+    assert not np.asarray(g).any()
+    with pytest.raises(ValueError, match="must have one shape"):
+        losses.weighted_mean(values, weights[0], where)
+
+
 def test_cell_mean_by_hand():
     # 5 rows to 2: floor(2y/5) = 0 0 0 1 1.  3 columns to 2: floor(2x/3) = 0 0 1.
     values = np.arange(15, dtype=np.float32).reshape(1, 5, 3)
