@@ -89,19 +89,6 @@ def test_a_process_gets_its_rows_of_the_same_batches(rows):
     assert_same(found, only_rows(batches(5), rows))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_workers_change_nothing(workers):
-    found = batches(6, workers=workers, start_step=3)
-    assert_same(found, batches(6, start_step=3))
-    assert all(type(value) is np.ndarray for batch in found for value in batch.values())
-
-
-def test_two_workers_and_two_processes_after_a_restart():
-    whole = batches(6)[4:]
-    half = batches(2, workers=2, start_step=4, rows=[2, 3])
-    assert_same(half, only_rows(whole, [2, 3]))
-
-
 def bad_records():
     label = trees.indices(0)
     label[3, 4] = 77
