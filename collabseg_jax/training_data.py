@@ -46,8 +46,8 @@ def choose(config, prepared: data.Prepared) -> TrainingData:
     if config.data.oversample:
         rates = balance.repeat_factors(pixels, config.data.oversample)
         console(
-            f"oversampling: an epoch draws {len(source)} records {rates.sum():.0f} times, the "
-            f"rarest classes {rates.max():.2f} times as often"
+            f"oversampling: epochs of {rates.sum():.0f} draws from {len(source)} records, repeat "
+            f"factors up to {rates.max():.2f}"
         )
     if weights in balance.CLASS_WEIGHTS:
         class_weights = tuple(balance.CLASS_WEIGHTS[weights](pixels).tolist())

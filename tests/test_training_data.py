@@ -98,7 +98,7 @@ def test_every_option_reaches_the_run(make_config, started, capfd):
     np.testing.assert_allclose(found["objective"].class_weights, balance.inverse_log(counted))
     assert found["rates"].max() > 1 and found["cache"] and found["jitter"]["hue"] == 0.1
     said = capfd.readouterr().err
-    for line in ("training on 6 of 8 records", "oversampling: an epoch", "class weights: sky "):
+    for line in ("training on 6 of 8 records", "oversampling: epochs of", "class weights: sky "):
         assert said.count(line) == 1
     assert "data.cache: 6 decoded records will take 0.00 GiB" in said
     everything.data.cache = False
