@@ -22,6 +22,8 @@ from collabseg_jax.report import replace_text, writing
 # Keys that older workdirs lack, and the values at which training is what it was without them.
 ADDED_KEYS = {
     "data.split": "train",
+    "data.subset": "",
+    "data.cache": False,
     "data.oversample": 0.0,
     "data.hue": 0.0,
     "losses.ce.class_weights": "",

@@ -5,6 +5,7 @@ import shutil
 import types
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 
@@ -142,7 +143,8 @@ def test_a_workdir_from_before_the_options(make_config, started, tmp_path):
     del record["config"]["losses"]["ce"]["class_weights"], record["config"]["losses"]["dml"]
     path.write_text(json.dumps(record))
     started(config)
-    recorded = workdirs.recorded_config(tmp_path / "run", config)
+    recorded = workdirs.recorded_config(tmp_path / "run", ml_collections.ConfigDict())
+    assert experiment.build(recorded, num_classes=11).objective.class_weights is None
     assert recorded.losses.ce.class_weights == "" and recorded.data.oversample == 0
     assert recorded.data.hue == 0 and recorded.data.split == "train"
     for key in ("split", "oversample", "hue"):
