@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from collabseg_jax import experiment, ops
+from collabseg_jax.data.transforms import MIN_SIDE
 from collabseg_jax.errors import InputError
 from collabseg_jax.ops.resize import SCOPE
 from collabseg_jax.pair import STUDENTS
@@ -202,10 +203,9 @@ def text(config) -> str:
       InputError: the size is too small, or a key of the config is wrong.
     """
     size = tuple(config.describe.size)
-    least = experiment.MIN_CROP
-    if len(size) != 2 or not all(isinstance(n, int) and n >= least for n in size):
+    if len(size) != 2 or not all(isinstance(n, int) and n >= MIN_SIDE for n in size):
         raise InputError(
-            f"config.describe.size is {size}, expected (height, width), both at least {least}"
+            f"config.describe.size is {size}, expected (height, width), both at least {MIN_SIDE}"
         )
     classes = experiment.find_spec(config).num_classes
     pair = experiment.build(config, num_classes=classes).pair

@@ -12,21 +12,34 @@ from collabseg_jax import sharding as shardings
 from collabseg_jax import step as steps
 from collabseg_jax import workdir as workdirs
 from collabseg_jax.errors import InputError
+from collabseg_jax.inference import OUTPUTS, Inference
 from collabseg_jax.pair import STUDENTS
 from collabseg_jax.report import Progress, console, replace_text
-
-OUTPUTS = (*STUDENTS, "ensemble")
 
 
 class Evaluator:
     """Evaluates states on one split; its programs are compiled once."""
 
-    def __init__(self, pair, source, spec, mesh, *, split, batch_size, max_shapes):
-        """See `config.eval` for split, batch_size (rounded up to the devices) and max_shapes."""
+    def __init__(
+        self,
+        pair,
+        source,
+        spec,
+        mesh,
+        *,
+        split,
+        batch_size,
+        max_shapes,
+        short_side=0,
+        how: Inference = Inference(),
+    ):
+        """See `config.eval` for all but `how`; batch_size is rounded up to the devices."""
         self._source, self._spec, self._split = source, spec, split
         self._layout = shardings.eval_layout(mesh, batch_size=batch_size)
-        self._max_shapes = max_shapes
-        self._step = steps.jit_eval_step(self._layout, pair=pair, num_classes=spec.num_classes)
+        self._max_shapes, self._short_side = max_shapes, short_side
+        self._step = steps.jit_eval_step(
+            self._layout, pair=pair, num_classes=spec.num_classes, how=how
+        )
 
     def __call__(self, state) -> dict:
         """{"step", "cnn", "vit", "ensemble"}: scores as `metrics.scores` gives them."""
@@ -38,6 +51,7 @@ class Evaluator:
             self._spec,
             batch_size=self._layout.batch_size,
             max_shapes=self._max_shapes,
+            short_side=self._short_side,
             rows=self._layout.rows,
         )
         share = len(self._layout.rows) / self._layout.batch_size
@@ -50,6 +64,21 @@ class Evaluator:
         progress.close()
         scored = {name: metrics.scores(total[name], self._spec.classes) for name in OUTPUTS}
         return {"step": int(state.step), **scored}
+
+
+def make(config, pair, source, spec, mesh) -> Evaluator:
+    """The evaluator that `config.eval` describes."""
+    return Evaluator(
+        pair,
+        source,
+        spec,
+        mesh,
+        split=config.eval.split,
+        batch_size=config.eval.batch_size,
+        max_shapes=config.eval.max_shapes,
+        short_side=config.eval.short_side,
+        how=experiment.inference(config),
+    )
 
 
 def summary(results: dict) -> str:
@@ -76,15 +105,7 @@ def run(config, workdir) -> dict:
     source = prepared.source(config.eval.split)
     mesh = shardings.make_mesh(**config.mesh)
     built, state = experiment.restore(workdir, config, num_classes=spec.num_classes, mesh=mesh)
-    evaluator = Evaluator(
-        built.pair,
-        source,
-        prepared.spec,
-        mesh,
-        split=config.eval.split,
-        batch_size=config.eval.batch_size,
-        max_shapes=config.eval.max_shapes,
-    )
+    evaluator = make(config, built.pair, source, prepared.spec, mesh)
     results = evaluator(state)
     path = Path(workdir) / f"eval_{config.eval.split}.json"
     if jax.process_index() == 0:

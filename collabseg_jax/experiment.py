@@ -11,11 +11,12 @@ from collabseg_jax import pair as pairs
 from collabseg_jax import sharding as shardings
 from collabseg_jax.checkpoint import Checkpoints
 from collabseg_jax.data import balance
+from collabseg_jax.data.transforms import MIN_SIDE
 from collabseg_jax.errors import InputError, RunError, unknown
+from collabseg_jax.inference import Inference
 from collabseg_jax.pair import STUDENTS
 from collabseg_jax.report import console
 
-MIN_CROP = 32  # the Mix Transformer's first spatial reduction covers 8 cells of stride 4
 # Sections and keys that do not change what is trained.
 FREE_KEYS = (
     *("eval", "predict", "export", "describe", "checkpoint", "log", "mesh", "max_skipped"),
@@ -61,7 +62,8 @@ def build(config, *, num_classes: int) -> Experiment:
         ("eval.every", 0),
         ("eval.batch_size", 1),
         ("eval.max_shapes", 1),
-        ("predict.long_side", MIN_CROP),
+        ("eval.short_side", 0),
+        ("predict.long_side", MIN_SIDE),
     ):
         value = flatten(config)[key]
         if value < least:
@@ -72,9 +74,9 @@ def build(config, *, num_classes: int) -> Experiment:
             "image pooling sees one value per image"
         )
     crop = tuple(config.data.crop)
-    if len(crop) != 2 or min(crop) < MIN_CROP:
+    if len(crop) != 2 or min(crop) < MIN_SIDE:
         raise InputError(
-            f"config.data.crop is {crop}, expected (height, width), both at least {MIN_CROP}"
+            f"config.data.crop is {crop}, expected (height, width), both at least {MIN_SIDE}"
         )
     if not 0 <= config.data.oversample <= 1:
         raise InputError(
@@ -91,6 +93,7 @@ def build(config, *, num_classes: int) -> Experiment:
             "each worker would keep all images"
         )
     balance.check_class_weights(config.losses.ce.class_weights, num_classes)
+    inference(config)
     objective = objectives.build(
         {name: dict(row) for name, row in config.losses.items()},
         ramp_steps=_steps_or_share(config.ramp_steps, config.steps, 4),
@@ -122,6 +125,20 @@ def model_options(config) -> dict[str, dict]:
     """{student: options of `models.build`} of a config."""
     other = (*_OPTIMIZER_KEYS, "model", "pretrained")
     return {s: {k: v for k, v in config[s].items() if k not in other} for s in STUDENTS}
+
+
+def inference(config) -> Inference:
+    """How `config.eval` applies students to images, in evaluation and for predictions.
+
+    Raises:
+      ValueError: a value that cannot be.
+    """
+    return Inference(
+        window=tuple(config.eval.window),
+        stride=tuple(config.eval.stride),
+        scales=tuple(config.eval.scales),
+        flip=config.eval.flip,
+    )
 
 
 def _key(config, i: int):

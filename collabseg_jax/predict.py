@@ -4,7 +4,6 @@ import glob
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import jax
 import ml_collections
 import numpy as np
@@ -14,12 +13,14 @@ from collabseg_jax import data, experiment, pictures
 from collabseg_jax import sharding as shardings
 from collabseg_jax import step as steps
 from collabseg_jax import workdir as workdirs
-from collabseg_jax.data.decode import decode_image
-from collabseg_jax.data.transforms import pad_to
+from collabseg_jax.data.decode import decode_image, image_size
+from collabseg_jax.data.transforms import MIN_SIDE, network_size, pad_image, resize_image
 from collabseg_jax.errors import InputError, unknown
-from collabseg_jax.evaluate import OUTPUTS
+from collabseg_jax.inference import OUTPUTS
 from collabseg_jax.pair import STUDENTS
 from collabseg_jax.report import Progress, console
+
+ENCODINGS = ("train_ids", "official")  # in a label map
 
 
 def predictor(workdir, config, student: str) -> Callable:
@@ -28,45 +29,40 @@ def predictor(workdir, config, student: str) -> Callable:
     Args:
       workdir: of a trained run; config: of that run.
     Returns:
-      predict(image, shape=None): the label map at the image's own size; `shape` is what the
-      network's input is padded to, so that images of several sizes share one program.
+      predict(image, seen_shape=None, map_shape=None): the label map at the image's own size.
+      `seen_shape` is what the network's input is padded to, `map_shape` what the map is computed
+      at before it is cut, so that images of several sizes share programs.
     """
     if student not in OUTPUTS:
         raise unknown("student", student, OUTPUTS)
     spec = workdirs.recorded_spec(workdir)
     mesh = shardings.make_mesh(devices=jax.local_devices()[:1])
     built, state = experiment.restore(workdir, config, num_classes=spec.num_classes, mesh=mesh)
-    needed = STUDENTS if student == "ensemble" else (student,)
-    variables = {name: getattr(state, name).variables for name in needed}
-    segment = steps.jit_segment(pair=built.pair, outputs=(student,))
-    long_side = config.predict.long_side
+    students = STUDENTS if student == "ensemble" else (student,)
+    variables = {name: getattr(state, name).variables for name in students}
+    views = steps.jit_views(pair=built.pair, students=students, how=experiment.inference(config))
+    label_maps = steps.jit_label_maps(outputs=(student,))
 
-    def predict(image, shape=None):
+    def predict(image, seen_shape=None, map_shape=None):
         image = np.asarray(image)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise InputError(
                 f"image is {image.dtype} {image.shape}, expected uint8 [height, width, 3] RGB"
             )
         height, width = image.shape[:2]
-        small = cv2.resize(
-            image, network_size((height, width), long_side)[::-1], interpolation=cv2.INTER_AREA
-        )
-        shape = shape or small.shape[:2]
-        padded, _ = pad_to(small, np.zeros(small.shape[:2], np.uint8), shape)
-        labels = np.asarray(segment(variables, padded[None])[student][0])
-        labels = labels[: small.shape[0], : small.shape[1]]
-        return cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
+        seen = _seen_size((height, width), config)
+        seen_shape = seen_shape or tuple(max(MIN_SIDE, side) for side in seen)
+        padded = pad_image(resize_image(image, seen), seen_shape)
+        sizes = np.array([(*seen, height, width)], np.int32)
+        maps = label_maps(views(variables, padded[None]), map_shape or (height, width), sizes)
+        return np.asarray(maps[student][0, :height, :width])
 
     return predict
 
 
-def network_size(size: tuple[int, int], long_side: int) -> tuple[int, int]:
-    """(height, width) shrunk so that the longer side is at most `long_side`; never enlarged.
-
-    A side is at least 32, the least that the Mix Transformer takes.
-    """
-    scale = min(1.0, long_side / max(size))
-    return tuple(max(experiment.MIN_CROP, round(side * scale)) for side in size)
+def _seen_size(size: tuple[int, int], config) -> tuple[int, int]:
+    """(height, width) at which the network sees a picture of such a size."""
+    return network_size(size, short_side=config.eval.short_side, long_side=config.predict.long_side)
 
 
 def load(workdir, student: str = "ensemble") -> Callable[[np.ndarray], np.ndarray]:
@@ -88,6 +84,8 @@ def load(workdir, student: str = "ensemble") -> Callable[[np.ndarray], np.ndarra
 def run(config, workdir) -> None:
     """`--mode=predict`: label maps and overlays of the pictures that a glob names."""
     config = workdirs.recorded_config(workdir, config)
+    spec = workdirs.recorded_spec(workdir)
+    values = _values(config.predict.encoding, spec)
     paths = [Path(p) for p in sorted(glob.glob(config.predict.images, recursive=True))]
     if not paths:
         raise InputError(
@@ -98,30 +96,40 @@ def run(config, workdir) -> None:
     if len(set(stems)) < len(stems):
         twice = next(s for s in stems if stems.count(s) > 1)
         raise InputError(f"config.predict.images matches several files named {twice}.*")
-    sizes = []
-    for path in paths:
-        sizes.append(network_size(read(path).shape[:2], config.predict.long_side))
-    shapes = data.plan_buckets(sizes, config.eval.max_shapes)
+    sizes = [image_size(_content(path), str(path)) for path in paths]
+    seen = data.plan_buckets([_seen_size(size, config) for size in sizes], config.eval.max_shapes)
+    own = data.plan_buckets(sizes, config.eval.max_shapes)
     predict = predictor(workdir, config, config.predict.student)
-    spec = workdirs.recorded_spec(workdir)
     out = Path(config.predict.dir or Path(workdir) / "predictions")
     out.mkdir(parents=True, exist_ok=True)
     progress = Progress(len(paths), "predicting", "picture")
-    for path, shape in zip(paths, shapes, strict=True):
-        image = read(path)
-        labels = predict(image, shape)
-        pictures.save_label_map(out / f"{path.stem}.png", labels, spec.palette)
-        mixed = pictures.overlay(image, labels, spec.palette)
-        Image.fromarray(mixed).save(out / f"{path.stem}_overlay.jpg", quality=92)
+    for path, seen_shape, map_shape in zip(paths, seen, own, strict=True):
+        image = decode_image(_content(path), str(path))
+        labels = predict(image, seen_shape, map_shape)
+        if values is None:
+            pictures.save_label_map(out / f"{path.stem}.png", labels, spec.palette)
+        else:
+            Image.fromarray(values[labels]).save(out / f"{path.stem}.png")
+        if config.predict.overlays:
+            mixed = pictures.overlay(image, labels, spec.palette)
+            Image.fromarray(mixed).save(out / f"{path.stem}_overlay.jpg", quality=92)
         progress.advance()
     progress.close()
-    console(f"{len(paths)} label maps (NAME.png) and overlays (NAME_overlay.jpg) in {out}")
+    overlays = " and overlays (NAME_overlay.jpg)" if config.predict.overlays else ""
+    console(f"{len(paths)} label maps (NAME.png){overlays} in {out}")
 
 
-def read(path: Path) -> np.ndarray:
-    """A picture as uint8 [H, W, 3] RGB; one line that names it if it cannot be read."""
+def _values(kind: str, spec: data.DatasetSpec) -> np.ndarray | None:
+    """What to write for each train id, uint8 [K]; None for the train id itself."""
+    if kind not in ENCODINGS:
+        raise unknown("predict.encoding", kind, ENCODINGS)
+    official = spec.official_values or range(spec.num_classes)
+    return np.array(official, np.uint8) if kind == "official" else None
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file; one line that names it if it cannot be read."""
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    return decode_image(content, str(path))

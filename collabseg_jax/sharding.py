@@ -80,7 +80,10 @@ class Layout:
 
     def place(self, batch: dict) -> dict:
         """This process's rows of a batch, in the order of `rows`, -> global arrays."""
-        return {key: self._place(self.shardings[key], value) for key, value in batch.items()}
+        rows = self.shardings["valid"]  # of a key that is neither image nor label
+        return {
+            key: self._place(self.shardings.get(key, rows), value) for key, value in batch.items()
+        }
 
     def _place(self, sharding: NamedSharding, value: np.ndarray) -> jax.Array:
         shape = (self.batch_size, *value.shape[1:])

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from collabseg_jax import augment, metrics
+from collabseg_jax import augment, inference, losses, metrics
 from collabseg_jax import objective as objectives
 from collabseg_jax import pair as pairs
 from collabseg_jax import sharding as shardings
+from collabseg_jax.inference import OUTPUTS
 from collabseg_jax.pair import STUDENTS
 
 PARTS = (*STUDENTS, "bridges")
@@ -69,35 +70,21 @@ def train_step(state, batch, *, pair, objective, optimizers, jitter):
     return state.replace(step=state.step + 1, **counts, **parts), logs
 
 
-def segment(variables, images, *, pair, outputs, shape=None):
-    """Class probabilities of whole images.
+def eval_step(variables, batch, *, pair, num_classes, how=inference.Inference()):
+    """Confusion matrices {"cnn", "vit", "ensemble"}, [K, K] int32, of one global batch.
 
     Args:
-      variables: {student: {params, batch_stats}}, at least of the students that `outputs` needs.
-      images: uint8 [B, H, W, 3].
-      outputs: any of "cnn", "vit", "ensemble" (the mean of both softmaxes).
-      shape: (H', W') of the result; None for the images' own.
-    Returns:
-      {output: float32 [B, H', W', K]}.
+      variables: {student: {params, batch_stats}}.
+      batch: of `data.eval_batches`, without its index.
+      pair: the students; num_classes: K.
+      how: an `Inference`.
     """
-    students = STUDENTS if "ensemble" in outputs else [s for s in STUDENTS if s in outputs]
-    images = augment.normalize(images)
-    probabilities = {}
-    for name in students:
-        result = getattr(pair, name).apply(variables[name], images, train=False)
-        probabilities[name] = jax.nn.softmax(result.logits_at(shape or images.shape[1:3]))
-    if "ensemble" in outputs:
-        probabilities["ensemble"] = sum(probabilities[s] for s in STUDENTS) / len(STUDENTS)
-    return {name: probabilities[name] for name in outputs}
-
-
-def eval_step(variables, batch, *, pair, num_classes):
-    """Confusion matrices {"cnn", "vit", "ensemble"}, [K, K] int32, of one global batch."""
     labels = jnp.where(batch["valid"][:, None, None], batch["label"], 255)
-    outputs = segment(variables, batch["image"], pair=pair, outputs=(*STUDENTS, "ensemble"))
+    made = inference.views(variables, batch["image"], pair=pair, students=STUDENTS, how=how)
+    maps = inference.label_maps(made, labels.shape[1:], outputs=OUTPUTS, sizes=batch.get("sizes"))
     return {
-        name: metrics.confusion_matrix(jnp.argmax(p, -1), labels, num_classes=num_classes)
-        for name, p in outputs.items()
+        name: metrics.confusion_matrix(predicted, labels, num_classes=num_classes)
+        for name, predicted in maps.items()
     }
 
 
@@ -115,24 +102,25 @@ def jit_train_step(layout, *, pair, objective, optimizers, jitter):
     )
 
 
-def jit_eval_step(layout, *, pair, num_classes):
+def jit_eval_step(layout, *, pair, num_classes, how=inference.Inference()):
     """`eval_step` compiled for batches of a `sharding.Layout`."""
     everywhere = shardings.replicated(layout.mesh)
     return jax.jit(
-        functools.partial(eval_step, pair=pair, num_classes=num_classes),
-        in_shardings=(everywhere, layout.shardings),
+        functools.partial(eval_step, pair=pair, num_classes=num_classes, how=how),
+        in_shardings=(everywhere, layout.shardings["valid"]),  # whole images, whatever the key
         out_shardings=everywhere,
     )
 
 
-def jit_segment(*, pair, outputs):
-    """Label maps {output: uint8 [B, H, W]} of uint8 images, compiled on the default device."""
+def jit_views(*, pair, students, how):
+    """`inference.views` compiled on the default device."""
+    return jax.jit(functools.partial(inference.views, pair=pair, students=students, how=how))
 
-    def labels(variables, images):
-        result = segment(variables, images, pair=pair, outputs=outputs)
-        return {name: jnp.argmax(p, -1).astype(jnp.uint8) for name, p in result.items()}
 
-    return jax.jit(labels)
+def jit_label_maps(*, outputs):
+    """`inference.label_maps` compiled on the default device: (views, shape, sizes) -> maps."""
+    maps = functools.partial(inference.label_maps, outputs=outputs)
+    return jax.jit(lambda made, shape, sizes: maps(made, shape, sizes=sizes), static_argnums=1)
 
 
 def jit_inspect(*, pair):
@@ -143,9 +131,14 @@ def jit_inspect(*, pair):
     """
 
     def inspect(variables, images, labels):
-        result = segment(variables, images, pair=pair, outputs=STUDENTS)
-        one_hot = jax.nn.one_hot(labels, next(iter(result.values())).shape[-1])
-        error = {s: -jnp.log(jnp.sum(p * one_hot, -1) + 1e-12) for s, p in result.items()}
-        return {s: jnp.argmax(p, -1).astype(jnp.uint8) for s, p in result.items()}, error
+        maps, error = {}, {}
+        for name in STUDENTS:
+            output = getattr(pair, name).apply(
+                variables[name], augment.normalize(images), train=False
+            )
+            logits = output.logits_at(labels.shape[1:])
+            maps[name] = jnp.argmax(logits, -1).astype(jnp.uint8)
+            error[name], _ = losses.cross_entropy(logits, labels)
+        return maps, error
 
     return jax.jit(inspect)

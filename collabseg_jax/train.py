@@ -16,6 +16,7 @@ from collabseg_jax import workdir as workdirs
 from collabseg_jax.checkpoint import METRIC, Checkpoints
 from collabseg_jax.distributed import StopSignal
 from collabseg_jax.errors import RunError
+from collabseg_jax.inference import OUTPUTS
 from collabseg_jax.pair import STUDENTS
 from collabseg_jax.report import MetricLog, Progress, console, replace_text, writing
 
@@ -53,15 +54,7 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
     start = int(state.step)
     if start:
         console(f"continuing {workdir} after step {start}")
-    evaluator = evaluate.Evaluator(
-        built.pair,
-        eval_source,
-        spec,
-        mesh,
-        split=config.eval.split,
-        batch_size=config.eval.batch_size,
-        max_shapes=config.eval.max_shapes,
-    )
+    evaluator = evaluate.make(config, built.pair, eval_source, spec, mesh)
     train_step = steps.jit_train_step(
         layout,
         pair=built.pair,
@@ -144,7 +137,7 @@ def eval_scalars(results: dict) -> dict:
     """{"eval/<output>/<score>": value} of the scores that exist."""
     return {
         f"eval/{name}/{key}": results[name][key]
-        for name in evaluate.OUTPUTS
+        for name in OUTPUTS
         for key in ("miou", "pixel_accuracy", "mean_accuracy")
         if results[name][key] is not None
     }

@@ -157,9 +157,9 @@ def recorded_spec(workdir) -> data.DatasetSpec:
       ValueError: nothing was trained there.
     """
     record = _record(workdir)
-    if "spec" in record:
-        return data.DatasetSpec.from_record(record["spec"])
-    return data.get_spec(record["config"]["data"]["name"])  # trained before specs were recorded
+    # What an earlier version did not record is as it is today.
+    today = data.SPECS[record["config"]["data"]["name"]].to_record()
+    return data.DatasetSpec.from_record(today | record.get("spec", {}))
 
 
 def _record(workdir) -> dict:

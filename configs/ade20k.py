@@ -9,9 +9,8 @@ ImageNet weights, on crops of 512, 160,000 steps of 16 images:
   DeepLabV3+ R50   43.95   mmsegmentation, configs/deeplabv3plus: output stride 8, auxiliary head
   SegFormer-B1     42.2    SegFormer's paper (arXiv:2105.15203), table 1; 40.97 in mmsegmentation
 
-Expect the CNN below that at the output stride of 16 used here. They shrink or enlarge images to a
-short side of 512 for evaluation; here images keep their own size. Without ImageNet weights expect
-far less. Hardware and hours: unknown.
+Expect the CNN below that at the output stride of 16 used here. Without ImageNet weights expect far
+less. Hardware and hours: unknown.
 """
 
 from configs import base
@@ -53,6 +52,7 @@ def get_config():
 
     c.eval.every = 16_000
     c.eval.batch_size = 4  # 150 maps of logits for each image, at its own size
+    c.eval.short_side = 512
     c.eval.max_shapes = 32  # images of all sizes: fewer shapes would pad them more
     c.checkpoint.every = 2000
     c.log.every = 50

@@ -100,6 +100,11 @@ def get_config():
     c.eval.every = 500  # steps; 0: only at the end
     c.eval.batch_size = 8
     c.eval.max_shapes = 8  # programs that a split of mixed sizes may compile
+    c.eval.short_side = 0  # of the image that the networks see, scored at its own size; 0: as it is
+    c.eval.window = ()  # height, width of sliding windows; (): the whole image at once
+    c.eval.stride = ()  # between windows; (): two thirds of the window
+    c.eval.scales = (1.0,)  # of the image, averaged
+    c.eval.flip = False  # average with the mirrored image
     c.eval.checkpoint = "latest"  # latest | best, for --mode=eval and predict
 
     c.predict = ConfigDict()
@@ -107,6 +112,8 @@ def get_config():
     c.predict.student = "ensemble"  # cnn | vit | ensemble
     c.predict.dir = ""  # "": <workdir>/predictions
     c.predict.long_side = 1024  # larger pictures are shrunk to it for the network
+    c.predict.overlays = True  # NAME_overlay.jpg besides the label map NAME.png
+    c.predict.encoding = "train_ids"  # train_ids | official (those of the data set's label files)
 
     c.export = ConfigDict()
     c.export.format = ""  # transformers | smp | stablehlo | onnx

@@ -13,8 +13,9 @@ others publish for each network alone, from ImageNet weights, 8 images a step:
 
 Both students see the same crop, so one had to be chosen: 768x768, DeepLab's size as a multiple of
 32, with SegFormer's longer schedule. Expect the CNN lower at the output stride of 16 used here, the
-ViT lower for its smaller crops; evaluation takes the image whole. Without ImageNet weights expect
-far less. Hardware and hours: unknown.
+ViT lower for its smaller crops. Evaluation takes the image whole, as for the first figure; as for
+the second: --config.eval.window=1024,1024 --config.eval.stride=768,768. Without ImageNet weights
+expect far less. Hardware and hours: unknown.
 """
 
 from configs import base

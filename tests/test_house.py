@@ -20,7 +20,7 @@ LEVELS = (
     ("models", "data"),
     ("interop", "state", "optim", "sharding", "distributed", "checkpoint", "report"),
     ("pair",),
-    ("objective",),
+    ("objective", "inference"),
     ("step",),
     ("experiment", "pictures", "training_data"),
     ("workdir",),

@@ -1,5 +1,6 @@
 """Whole runs: what a workdir holds, resuming, evaluation, prediction, refusals."""
 
+import dataclasses
 import json
 
 import jax
@@ -141,6 +142,25 @@ def test_predict_writes_maps_at_the_pictures_own_size(finished, tmp_path):
         np.testing.assert_array_equal(segment(image), labels)
 
 
+def test_predictions_in_the_values_of_the_label_files(finished, tmp_path, monkeypatch):
+    workdir, config = finished
+    official = (7, 8, 11, 12, 13, 17, 19, 20)
+    spec = dataclasses.replace(data.get_spec("shapes"), official_values=official)
+    monkeypatch.setattr(workdirs, "recorded_spec", lambda _: spec)
+    image = np.random.default_rng(0).integers(0, 255, (45, 60, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    config = config.copy_and_resolve_references()
+    config.predict.images, config.predict.dir = str(tmp_path / "a.png"), str(tmp_path / "out")
+    config.predict.encoding, config.predict.overlays = "official", False
+    config.eval.short_side, config.eval.flip = 64, True
+    predict.run(config, workdir)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
+    written = Image.open(tmp_path / "out" / "a.png")
+    expected = predict.predictor(workdir, config, "ensemble")(image)
+    assert written.mode == "L"
+    np.testing.assert_array_equal(np.asarray(written), np.array(official)[expected])
+
+
 @pytest.mark.parametrize("student", ["cnn", "vit"])
 def test_exported_student_gives_the_same_labels(finished, student):
     workdir, config = finished
@@ -186,17 +206,12 @@ def test_export_names_what_is_wrong(finished, overrides, message):
         export.run(config, workdir)
 
 
-def test_large_pictures_are_shrunk_for_the_network():
-    assert predict.network_size((3000, 4000), 1024) == (768, 1024)
-    assert predict.network_size((100, 200), 1024) == (100, 200)
-    assert predict.network_size((10, 2000), 1000) == (32, 1000)
-
-
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         ({"predict.images": "/nowhere/*.jpg"}, "matches no file"),
         ({"predict.student": "cn"}, "cnn"),
+        ({"predict.encoding": "oficial"}, "did you mean 'official'"),
         ({"predict.images": "BROKEN"}, "broken.jpg"),
     ],
 )

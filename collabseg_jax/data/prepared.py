@@ -240,9 +240,8 @@ def _only_copy(spec: DatasetSpec, builder_class: type, root: Path) -> Path:
 
 
 def _spec_of(copy: Path, spec: DatasetSpec) -> DatasetSpec:
-    """The spec that lies with a copy; `spec` if it was made before there was one."""
-    record = _metadata(copy).get("spec")
-    return DatasetSpec.from_record(record) if record else spec
+    """The spec that lies with a copy; what an earlier version did not note is that of `spec`."""
+    return DatasetSpec.from_record(spec.to_record() | _metadata(copy).get("spec", {}))
 
 
 def _metadata(copy: Path) -> dict:

@@ -23,6 +23,8 @@ class DatasetSpec:
         other value is an error. Empty: files hold train ids and 255 already.
       label_colors: (r, g, b) in a label file -> train id or 255, for labels that are pictures of
         colours. Any other colour is an error. Empty: labels hold values only.
+      official_values: the value of each class in the official label files, which evaluation servers
+        expect. Empty: the train ids.
       source: where a person gets the data, and its official layout.
       licence: the terms of the data.
     """
@@ -35,6 +37,7 @@ class DatasetSpec:
     label_colors: Mapping[tuple[int, int, int], int] = dataclasses.field(
         default_factory=dict, hash=False
     )
+    official_values: tuple[int, ...] = ()
     source: str = ""
     licence: str = ""
 
@@ -45,6 +48,11 @@ class DatasetSpec:
         if len(self.palette) != len(self.classes):
             raise ValueError(
                 f"{self.name}: {len(self.palette)} colours for {len(self.classes)} classes"
+            )
+        if self.official_values and len(self.official_values) != len(self.classes):
+            raise ValueError(
+                f"{self.name}: {len(self.official_values)} official values for "
+                f"{len(self.classes)} classes"
             )
         for raw, train_id in self.label_values.items():
             if not 0 <= raw <= 255 or not (0 <= train_id < self.num_classes or train_id == IGNORE):
@@ -65,6 +73,7 @@ class DatasetSpec:
         return record | {
             "classes": list(self.classes),
             "splits": list(self.splits),
+            "official_values": list(self.official_values),
             "palette": [_hex(color) for color in self.palette],
             "label_values": {str(raw): train_id for raw, train_id in self.label_values.items()},
             "label_colors": {_hex(color): i for color, i in self.label_colors.items()},
@@ -80,6 +89,7 @@ class DatasetSpec:
             splits=tuple(record["splits"]),
             label_values={int(raw): i for raw, i in record["label_values"].items()},
             label_colors={_rgb(text): i for text, i in record["label_colors"].items()},
+            official_values=tuple(record["official_values"]),
             source=record["source"],
             licence=record["licence"],
         )

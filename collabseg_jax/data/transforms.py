@@ -10,6 +10,7 @@ cv2.setNumThreads(0)  # one image per thread; more threads inside an image only 
 # ImageNet's mean colour: close to 0 once normalised.
 FILL = (124, 116, 104)
 _CROP_TRIES = 10
+MIN_SIDE = 32  # of what the students see: SegFormer's first reduction covers 8 cells of stride 4
 
 
 def random_scale_crop_flip(
@@ -57,29 +58,56 @@ def random_scale_crop_flip(
     return _warp(image, scaled, corner, crop, mirror, cv2.INTER_LINEAR, FILL), cropped
 
 
-def pad_to(
-    image: np.ndarray, label: np.ndarray, shape: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pads at the bottom and at the right, for evaluation in batches.
+def network_size(
+    size: tuple[int, int], *, short_side: int = 0, long_side: int = 0
+) -> tuple[int, int]:
+    """The (height, width) at which a network sees an image of `size`, its proportions kept.
 
     Args:
-      image: uint8 [H, W, 3]; continued by its reflection, as often as it takes.
-      label: uint8 [H, W]; continued by 255.
-      shape: (h, w), not smaller than the image.
+      size: (height, width).
+      short_side: what the shorter side becomes; 0: what it is.
+      long_side: the longer side is at most so long; 0: any length.
+    """
+    scale = short_side / min(size) if short_side else 1.0
+    if long_side:
+        scale = min(scale, long_side / max(size))
+    return tuple(max(1, round(side * scale)) for side in size)
 
-    Returns:
-      uint8 [h, w, 3] and uint8 [h, w].
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image uint8 [H, W, 3] at (height, width): bilinear, antialiased where it shrinks."""
+    if image.shape[:2] == tuple(size):
+        return image
+    shrinks = size[0] < image.shape[0]
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image, tuple(size)[::-1], interpolation=interpolation)
+
+
+def pad_image(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """An image uint8 [H, W, 3] continued by its reflection at the bottom and right, to (h, w).
 
     Raises:
       ValueError: `shape` is smaller than the image.
     """
-    below, beside = shape[0] - label.shape[0], shape[1] - label.shape[1]
+    below, beside = _room(image, shape)
+    return cv2.copyMakeBorder(image, 0, below, 0, beside, cv2.BORDER_REFLECT_101)
+
+
+def pad_label(label: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A label uint8 [H, W] continued by 255 at the bottom and right, to (h, w).
+
+    Raises:
+      ValueError: `shape` is smaller than the label.
+    """
+    below, beside = _room(label, shape)
+    return np.pad(label, ((0, below), (0, beside)), constant_values=IGNORE)
+
+
+def _room(array: np.ndarray, shape: tuple[int, int]) -> tuple[int, int]:
+    below, beside = shape[0] - array.shape[0], shape[1] - array.shape[1]
     if below < 0 or beside < 0:
-        raise ValueError(f"cannot pad an image of {label.shape} to the smaller {tuple(shape)}")
-    if below or beside:
-        image = cv2.copyMakeBorder(image, 0, below, 0, beside, cv2.BORDER_REFLECT_101)
-        label = cv2.copyMakeBorder(label, 0, below, 0, beside, cv2.BORDER_CONSTANT, value=(IGNORE,))
-    return image, label
+        raise ValueError(f"cannot pad {array.shape[:2]} to the smaller {tuple(shape)}")
+    return below, beside
 
 
 def _corner(rng: np.random.Generator, room: int) -> int:

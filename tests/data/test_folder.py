@@ -66,6 +66,7 @@ def test_what_windows_writes_is_read(tmp_path):
 def test_an_index_ignored_above_the_classes_is_left_out():
     spec = parse_classes("ignore 0\nroad\nignore 2\nsky\n", "x")
     assert spec.label_values == {0: 255, 1: 0, 2: 255, 3: 1, 255: 255}
+    assert spec.official_values == (1, 3)
 
 
 def test_classes_without_colours_get_distinct_ones():

@@ -182,10 +182,17 @@ def test_evaluation_sees_each_record_once(count, sizes, process_count):
 
 
 def test_evaluation_of_one_size_keeps_the_order_and_pads_nothing():
-    [found] = evaluate(RECORDS)
+    [found] = evaluate(trees.records(7, sizes=((33, 40),)))
     order = np.concatenate([batch["index"] for batch in found])
     assert order.tolist() == [*range(7), -1]
-    assert {batch["image"].shape for batch in found} == {(4, *trees.SIZE, 3)}
+    assert {batch["image"].shape for batch in found} == {(4, 33, 40, 3)}
+
+
+def test_tiny_images_are_padded_to_what_the_students_take():
+    [found] = evaluate(RECORDS)
+    assert trees.SIZE == (24, 32)
+    assert {batch["image"].shape for batch in found} == {(4, 32, 32, 3)}
+    assert all((batch["label"][:, 24:] == 255).all() for batch in found)
 
 
 def test_a_bad_record_in_evaluation():
@@ -202,9 +209,10 @@ def test_leaving_an_evaluation_early():
 
 
 def test_buckets():
-    few = [(24, 32), (32, 24), (24, 32)]
+    few = [(48, 64), (64, 48), (48, 64)]
     assert data.plan_buckets(few, 2) == few
-    assert data.plan_buckets(few, 1) == [(32, 32)] * 3
+    assert data.plan_buckets(few, 1) == [(64, 64)] * 3
+    assert data.plan_buckets([(24, 100)], 1) == [(32, 100)]
     sizes = [(100 + 13 * i % 500, 200 + 29 * i % 700) for i in range(300)]
     for most in (1, 2, 8, 30):
         plan = data.plan_buckets(sizes, most)

@@ -2,7 +2,10 @@ import numpy as np
 import pytest
 
 from collabseg_jax import data
+from collabseg_jax.data.decode import decode_label
 from collabseg_jax.errors import InputError
+
+from . import trees
 
 
 @pytest.mark.parametrize("name", data.SPECS)
@@ -30,12 +33,33 @@ def test_without_a_table_labels_are_train_ids():
 
 
 @pytest.mark.parametrize(
-    "change", [{"palette": ((0, 0, 0),)}, {"classes": ()}, {"label_values": {0: 2}}]
+    "change",
+    [
+        {"palette": ((0, 0, 0),)},
+        {"classes": ()},
+        {"label_values": {0: 2}},
+        {"official_values": (1,)},
+    ],
 )
 def test_a_spec_that_contradicts_itself(change):
     fields = {"classes": ("a", "b"), "palette": ((0, 0, 0), (1, 1, 1)), **change}
     with pytest.raises(ValueError, match="^x: "):
         data.DatasetSpec("x", splits=("train",), **fields)
+
+
+def test_official_values_are_those_that_servers_expect():
+    """cityscapesScripts, helpers/labels.py; ADE20K's scene parsing benchmark counts from 1."""
+    ids = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+    assert data.get_spec("cityscapes").official_values == ids
+    assert data.get_spec("ade20k").official_values == tuple(range(1, 151))
+    assert data.get_spec("pascal_voc").official_values == ()
+
+
+@pytest.mark.parametrize("name", ["cityscapes", "ade20k"])
+def test_official_values_are_read_back_as_train_ids(name):
+    spec = data.get_spec(name)
+    written = trees.encode(np.array([spec.official_values], np.uint8))
+    np.testing.assert_array_equal(decode_label(written, spec), [range(spec.num_classes)])
 
 
 def test_unknown_name():

@@ -130,7 +130,8 @@ def test_inputs_are_left_alone_and_opencv_keeps_to_one_thread():
 @pytest.mark.parametrize("size", [(5, 7), (1, 1), (16, 20)])
 def test_padding_reflects_the_image_and_ignores_the_label(size):
     image, label = trees.picture(0, size), trees.indices(0, size)
-    padded, found = transforms.pad_to(image, label, (16, 20))
+    padded = transforms.pad_image(image, (16, 20))
+    found = transforms.pad_label(label, (16, 20))
     np.testing.assert_array_equal(padded[: size[0], : size[1]], image)
     np.testing.assert_array_equal(found[: size[0], : size[1]], label)
     assert (found[size[0] :] == 255).all() and (found[:, size[1] :] == 255).all()
@@ -139,5 +140,26 @@ def test_padding_reflects_the_image_and_ignores_the_label(size):
 
 
 def test_padding_to_less_is_refused():
-    with pytest.raises(ValueError, match="cannot pad"):
-        transforms.pad_to(trees.picture(0), trees.indices(0), (10, 100))
+    for pad, array in (
+        (transforms.pad_image, trees.picture(0)),
+        (transforms.pad_label, trees.indices(0)),
+    ):
+        with pytest.raises(ValueError, match="cannot pad"):
+            pad(array, (10, 100))
+
+
+def test_the_network_sees_large_pictures_shrunk():
+    assert transforms.network_size((3000, 4000), long_side=1024) == (768, 1024)
+    assert transforms.network_size((100, 200), long_side=1024) == (100, 200)
+    assert transforms.network_size((10, 2000), long_side=1000) == (5, 1000)
+    assert transforms.network_size((300, 400), short_side=512) == (512, 683)
+    assert transforms.network_size((300, 1500), short_side=512, long_side=2048) == (410, 2048)
+
+
+def test_a_resized_image_keeps_its_place():
+    ramp = np.tile(np.arange(0, 240, 4, np.uint8)[None, :, None], (40, 1, 3))
+    for size in ((20, 30), (80, 120), (40, 60)):
+        found = transforms.resize_image(ramp, size)
+        expected = ((np.arange(size[1]) + 0.5) * 60 / size[1] - 0.5).clip(0, 59) * 4
+        assert found.shape == (*size, 3)
+        assert np.abs(found[5, :, 0] - expected).max() <= 1

@@ -17,6 +17,7 @@ SPEC = DatasetSpec(
     splits=tuple(_FOLDERS),
     # 0 is "other objects", which the benchmark does not score.
     label_values={0: IGNORE, **{i: i - 1 for i in range(1, 151)}},
+    official_values=tuple(range(1, 151)),
     source="ADEChallengeData2016.zip of http://sceneparsing.csail.mit.edu, "
     "with images/{training,validation} and annotations/{training,validation}",
     licence="images for non-commercial research and education, annotations BSD-3; see "

@@ -44,6 +44,7 @@ SPEC = DatasetSpec(
         **dict.fromkeys((*range(34), 255), IGNORE),
         **{label_id: train_id for train_id, (_, label_id, _) in enumerate(_CLASSES)},
     },
+    official_values=tuple(label_id for _, label_id, _ in _CLASSES),
     source="leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip of "
     "https://www.cityscapes-dataset.com (free registration), "
     "with leftImg8bit/{train,val}/CITY and gtFine/{train,val}/CITY",

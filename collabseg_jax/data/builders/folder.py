@@ -158,6 +158,7 @@ def parse_classes(text: str, where: str) -> DatasetSpec:
         classes=tuple(names),
         palette=_palette(colors, label_colors),
         label_values=label_values,
+        official_values=tuple(i for i, train_id in label_values.items() if train_id != IGNORE),
         label_colors={} if None in colors else label_colors,
     )
 
