@@ -184,9 +184,10 @@ def find_spec(config) -> data.DatasetSpec:
     return data.get_spec(config.data.name, raw_dir=config.data.raw_dir, data_dir=config.data.dir)
 
 
-def prepare_data(config) -> data.Prepared:
-    """The data set of a config, prepared on first use."""
-    return data.prepare(config.data.name, raw_dir=config.data.raw_dir, data_dir=config.data.dir)
+def prepare_data(config, *, verify: bool = False) -> data.Prepared:
+    """The data set of a config, prepared on first use; see `data.prepare`."""
+    places = {"raw_dir": config.data.raw_dir, "data_dir": config.data.dir}
+    return data.prepare(config.data.name, **places, verify=verify)
 
 
 def restore(workdir, config, *, num_classes: int, mesh):

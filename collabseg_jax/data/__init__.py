@@ -70,21 +70,27 @@ def _known(name: str) -> DatasetSpec:
     return SPECS[name]
 
 
-def prepare(name: str, *, raw_dir: str = "", data_dir: str = "") -> Prepared:
+def prepare(name: str, *, raw_dir: str = "", data_dir: str = "", verify: bool = False) -> Prepared:
     """Opens the prepared copy of a data set; the first time, makes it and shows progress.
 
-    A copy belongs to the raw files' names, sizes and contents: other files make another copy
-    beside it, so that a copy is never out of date.
+    Making it continues where an earlier call was ended, and what was written is read back and
+    compared before it counts. A copy belongs to the raw files' names, sizes and contents: other
+    files make another copy beside it, so that a copy is never out of date.
 
     Args:
       name: a key of SPECS.
       raw_dir: the data set's folder in its official layout. Empty: take the only prepared copy.
       data_dir: where copies are kept. Empty: $TFDS_DATA_DIR, or ~/tensorflow_datasets.
+      verify: read a copy that was there before as a whole too; a damaged one is set aside.
 
     Raises:
-      InputError: unknown name; raw files missing, unpaired or empty; no copy, or several.
+      InputError: unknown name; raw files missing, unpaired or empty; no copy, or several; a copy
+        is damaged (names the record).
+      RunError: the disk is full.
     """
-    return open_prepared(_known(name), _BUILDERS[name], raw_dir=raw_dir, data_dir=data_dir)
+    return open_prepared(
+        _known(name), _BUILDERS[name], raw_dir=raw_dir, data_dir=data_dir, verify=verify
+    )
 
 
 def check(

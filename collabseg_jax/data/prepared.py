@@ -4,12 +4,9 @@ import contextlib
 import dataclasses
 import fcntl
 import functools
-import hashlib
-import io
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,13 +15,12 @@ import tensorflow_datasets as tfds
 
 from collabseg_jax.data import counts, decode
 from collabseg_jax.data.builders import base as builders
-from collabseg_jax.data.builders.base import Pair, PairBuilder
+from collabseg_jax.data.builders.base import PairBuilder
+from collabseg_jax.data.fingerprint import RawTree
 from collabseg_jax.data.selection import Joined
 from collabseg_jax.data.spec import DatasetSpec
-from collabseg_jax.errors import InputError
-
-_SAMPLED_FILES = 65_536  # all of ADE20K's, in half a second
-_SAMPLED_BYTES = 64
+from collabseg_jax.data.writing import FULL, read_back, write
+from collabseg_jax.errors import InputError, RunError
 
 
 class Records:
@@ -32,6 +28,7 @@ class Records:
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
         """Opens one split of a prepared builder."""
+        self._what = f"{split} in {builder.data_dir}"
         skip = tfds.decode.SkipDecoding()
         self._source = builder.as_data_source(split, decoders={"image": skip, "label": skip})
         self._folder, self._split = Path(builder.data_dir), split
@@ -41,8 +38,18 @@ class Records:
         return len(self._source)
 
     def __getitem__(self, index: int) -> dict:
-        """Record `index` in 0..len - 1: {"image": bytes, "label": bytes, "name": str}."""
-        record = self._source[index]
+        """Record `index` in 0..len - 1: {"image": bytes, "label": bytes, "name": str}.
+
+        Raises:
+          InputError: the file is damaged there.
+        """
+        reason = "it is empty"  # what a file that was cut short gives, without an error
+        try:
+            record = self._source[index]
+        except RuntimeError as error:
+            record, reason = {}, " ".join(str(error).split())
+        if record.get("name") is None:
+            raise InputError(f"record {index} of {self._what} cannot be read: {reason}")
         return {**record, "name": record["name"].decode()}
 
     @functools.cached_property
@@ -120,16 +127,17 @@ def find_spec(
 
 
 def open_prepared(
-    spec: DatasetSpec, builder_class: type, *, raw_dir: str, data_dir: str
+    spec: DatasetSpec, builder_class: type, *, raw_dir: str, data_dir: str, verify: bool = False
 ) -> Prepared:
     """Finds the prepared copy, or makes it; see `collabseg_jax.data.prepare`."""
     options = {"data_dir": _root(data_dir), "file_format": "array_record"}
+    tree = None
     if issubclass(builder_class, PairBuilder):
         if raw_dir:
             raw_dir = Path(raw_dir).expanduser().resolve()
             spec, pairs = builder_class.find_spec(raw_dir), builder_class.find_pairs(raw_dir)
-            root = builder_class.root(raw_dir)
-            fingerprint = _fingerprint(root, pairs, builder_class.EXTRA_FILES)
+            tree = RawTree(builder_class.root(raw_dir), pairs, builder_class.EXTRA_FILES)
+            fingerprint = tree.fingerprint
         else:
             copy = _only_copy(spec, builder_class, options["data_dir"])
             spec, fingerprint = _spec_of(copy, spec), copy.parent.name
@@ -143,13 +151,9 @@ def open_prepared(
         fingerprint = f"v{builder_class.VERSION}"
     builder = builder_class(**options)
     if not _is_prepared(builder):
-        try:
-            builder = _build(builder_class, options)
-        except OSError as error:
-            raise InputError(
-                f"preparing {spec.name} in {options['data_dir']} failed: {error}; "
-                "--config.data.dir=PATH names another folder"
-            ) from error
+        builder = _make(builder_class, options, tree)
+    elif verify:
+        _verify_again(builder, tree)
     sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
     return Prepared(spec, builder.data_dir, fingerprint, sizes, builder)
 
@@ -160,24 +164,65 @@ def _root(data_dir: str) -> Path:
     return Path(root).expanduser()
 
 
-def _build(builder_class: type, options: dict) -> tfds.core.DatasetBuilder:
-    target = builder_class(**options).data_path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(Path(target.parent) / ".lock"):
-        # Another process may have done it while this one waited.
-        builder = builder_class(**options)
-        if _is_prepared(builder):
-            return builder
-        for leftover in target.parent.glob("incomplete.*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        print(f"preparing {builder.name} in {target}, once", file=sys.stderr, flush=True)
-        tfds.disable_progress_bar()
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                builder.download_and_prepare()
-        finally:
-            tfds.enable_progress_bar()
-    return builder
+def _make(builder_class: type, options: dict, tree: RawTree | None) -> tfds.core.DatasetBuilder:
+    """The builder of a copy that was written, or continued, and verified."""
+    builder = builder_class(**options)
+    target = Path(builder.data_path)
+    partial = target.with_name(f"partial.{target.name}")
+    failed = f"preparing {builder.name} in {target} failed"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(target.parent / ".lock"):
+            # Another process may have done it while this one waited.
+            if not target.exists():
+                records = builder.records() if tree is None else builder.records(tree.pairs)
+                write(builder, records, partial)
+                try:
+                    _verify(partial, tree)
+                except InputError:
+                    shutil.rmtree(partial)
+                    raise
+                partial.rename(target)
+    except InputError as error:
+        raise InputError(f"{failed}: {error}; what was written is removed, start again") from None
+    except OSError as error:
+        if error.errno in FULL:
+            raise RunError(
+                f"{failed}: {os.strerror(error.errno)}; once there is room, the same command "
+                "continues where it ended, or --config.data.dir=PATH names another folder"
+            ) from error
+        raise InputError(
+            f"{failed}: {error}; --config.data.dir=PATH names another folder"
+        ) from error
+    return builder_class(**options)
+
+
+def _verify(folder: Path, tree: RawTree | None) -> None:
+    """Reads a copy to its end; InputError if it is not what was written, of these raw files."""
+    builder = tfds.builder_from_directory(folder)
+    sources = {split: Records(builder, split) for split in builder.info.splits}
+    records = read_back(builder.name, sources, folder)
+    if tree is not None and tree.fingerprint_of(records) != tree.fingerprint:
+        raise InputError(
+            f"{folder}: holds other files than {tree.root} had at first, expected raw files that "
+            "nobody changes meanwhile"
+        )
+    for _ in records:
+        pass
+
+
+def _verify_again(builder: tfds.core.DatasetBuilder, tree: RawTree | None) -> None:
+    """As `_verify`, of a copy that is in use; sets a damaged one aside."""
+    folder = Path(builder.data_path)
+    try:
+        _verify(folder, tree)
+    except InputError as error:
+        damaged = folder.with_name(f"damaged.{folder.name}")
+        shutil.rmtree(damaged, ignore_errors=True)
+        folder.rename(damaged)
+        raise InputError(
+            f"{error}; it now lies in {damaged}, and --mode=prepare with raw_dir makes another"
+        ) from None
 
 
 def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
@@ -192,37 +237,10 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _fingerprint(raw_dir: Path, pairs: dict[str, list[Pair]], extra: tuple[str, ...] = ()) -> str:
-    """12 hex digits of all names and sizes, and of the last bytes of up to `_SAMPLED_FILES` files.
-
-    Of the `extra` files, by their paths in `raw_dir`, every byte counts.
-    A PNG ends in checksums of its pixels, so the end alone tells an edited label of equal size.
-    Times are left out: a copy of the tree is the same tree.
-    """
-    files = [
-        (split, path)
-        for split in sorted(pairs)
-        for pair in pairs[split]
-        for path in (pair.image, pair.label)
-    ]
-    every = -(-len(files) // _SAMPLED_FILES)
-    digest = hashlib.sha256()
-    for i, (split, path) in enumerate(files):
-        size = path.stat().st_size
-        digest.update(f"{split} {path.relative_to(raw_dir)} {size}\n".encode())
-        if i % every == 0:
-            with path.open("rb") as file:
-                file.seek(max(0, size - _SAMPLED_BYTES))
-                digest.update(file.read())
-    for name in extra:
-        digest.update(f"{name}\n".encode() + (raw_dir / name).read_bytes())
-    return digest.hexdigest()[:12]
-
-
 def _only_copy(spec: DatasetSpec, builder_class: type, root: Path) -> Path:
     """The folder of the one prepared copy under `root`, in a folder named by its fingerprint."""
     found = sorted((root / spec.name).glob(f"*/{builder_class.VERSION}/dataset_info.json"))
-    copies = [path.parent for path in found if not path.parent.name.startswith("incomplete.")]
+    copies = [path.parent for path in found]
     if not copies:
         raise InputError(
             f"no prepared {spec.name} in {root}: give --config.data.raw_dir=PATH, or get the data: "

@@ -3,11 +3,10 @@
 import abc
 import contextlib
 import dataclasses
-import itertools
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ from collabseg_jax.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 LABEL_SUFFIXES = (".png",)
-EXAMPLES_PER_SHARD = 1024
 
 # Takes messages of one kind, at least one, about files that cannot be used; what returns from it
 # goes on without these files.
@@ -50,8 +48,32 @@ def reporting(report: Report) -> Iterator[None]:
         report(str(error))
 
 
-class PairBuilder(tfds.core.GeneratorBasedBuilder):
-    """A TFDS builder over files: a subclass gives VERSION, SPEC, `name` and `find_pairs`.
+@dataclasses.dataclass(frozen=True)
+class Lazily(Sequence):
+    """make(item) for each of the items, at the time it is asked for."""
+
+    make: Callable
+    items: Sequence
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.items)
+
+    def __getitem__(self, index: int):
+        """Made anew every time."""
+        return self.make(self.items[index])
+
+
+class RecordBuilder(tfds.core.dataset_builder.FileReaderBuilder):
+    """A TFDS builder that reads; `collabseg_jax.data.prepare` writes what it reads."""
+
+    def _download_and_prepare(self, dl_manager, download_config) -> None:
+        # TFDS's own way starts anew after a kill, needs a split's memory, and reads nothing back.
+        raise NotImplementedError("collabseg_jax.data.prepare makes the copies of this data set")
+
+
+class PairBuilder(RecordBuilder):
+    """A builder over files: a subclass gives VERSION, SPEC, `name` and `find_pairs`.
 
     One whose raw files say what their labels mean overrides `find_spec` too, and EXTRA_FILES if
     files besides images and labels say it.
@@ -67,7 +89,7 @@ class PairBuilder(tfds.core.GeneratorBasedBuilder):
     EXTRA_FILES: tuple[str, ...] = ()
 
     def __init__(self, *, raw_dir: str = "", spec: DatasetSpec | None = None, **kwargs):
-        """Takes `raw_dir` and `spec`, needed only to prepare, and what every TFDS builder takes."""
+        """Takes `raw_dir` and `spec`, noted in a new copy, and what every TFDS builder takes."""
         self._raw_dir, self._spec = raw_dir, spec or self.SPEC
         super().__init__(**kwargs)
 
@@ -127,34 +149,18 @@ class PairBuilder(tfds.core.GeneratorBasedBuilder):
             ),
         )
 
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        pairs = self.find_pairs(Path(self._raw_dir))
-        return {split: self._generate_examples(split, pairs[split]) for split in pairs}
+    @classmethod
+    def records(cls, pairs: Mapping[str, list[Pair]]) -> dict[str, Sequence[dict]]:
+        """What a copy holds of these pairs: {split: {"image", "label": bytes, "name": str}, ...}"""
+        return {split: Lazily(_read, members) for split, members in pairs.items()}
 
-    def _generate_examples(self, split: str, pairs: Collection[Pair]) -> Iterator[tuple]:
-        for i, pair in enumerate(progress(pairs, f"preparing {self.name} {split}")):
-            example = {
-                "image": pair.image.read_bytes(),
-                "label": pair.label.read_bytes(),
-                "name": pair.name,
-            }
-            yield i, example
 
-    def _download_and_prepare(self, dl_manager, download_config) -> None:
-        # TFDS's own writer keeps a split in memory and, beyond 1 GB, sorts it in files through
-        # TensorFlow. This one streams, into the folder that TFDS renames once all is written.
-        info = self._info()  # unlike self.info, it knows the name of that folder
-        writer = tfds.core.SequentialWriter(
-            info, max_examples_per_shard=EXAMPLES_PER_SHARD, file_format="array_record"
-        )
-        splits = self._split_generators(dl_manager)
-        writer.initialize_splits(list(splits))
-        for split, examples in splits.items():
-            # The writer rewrites its metadata at every call, so hand it a few at a time.
-            while chunk := [example for _, example in itertools.islice(examples, 16)]:
-                writer.add_examples({split: chunk})
-        writer.close_all()
-        self.info.set_splits(info.splits)
+def _read(pair: Pair) -> dict:
+    return {
+        "image": pair.image.read_bytes(),
+        "label": pair.label.read_bytes(),
+        "name": pair.name,
+    }
 
 
 def check_folder(spec: DatasetSpec, raw_dir: Path) -> None:

@@ -1,11 +1,13 @@
 """The embedded data set `shapes`: scenes drawn on the spot, nothing to download."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
+from collabseg_jax.data.builders import base
 from collabseg_jax.data.spec import IGNORE, DatasetSpec
 
 SEED = 0
@@ -175,7 +177,7 @@ def _png(pixels: np.ndarray) -> bytes:
     return cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
 
 
-class Shapes(tfds.core.GeneratorBasedBuilder):
+class Shapes(base.RecordBuilder):
     """Drawn scenes in which every class has to be told by its own kind of cue.
 
     A scene, 128x128, has two surfaces that meet at a wavy horizon and four or five objects of
@@ -216,11 +218,15 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
-        return {split: self._generate_examples(split) for split in SPLIT_SIZES}
+    @staticmethod
+    def records() -> dict[str, Sequence[dict]]:
+        """What a copy holds: {split: {"image", "label": bytes, "name": str}, ...}"""
+        return {
+            split: base.Lazily(functools.partial(_record, split), range(size))
+            for split, size in SPLIT_SIZES.items()
+        }
 
-    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict]]:
-        for index in range(SPLIT_SIZES[split]):
-            image, label = scene(split, index)
-            name = f"{split}_{index:04d}"
-            yield name, {"image": _png(image), "label": _png(label), "name": name}
+
+def _record(split: str, index: int) -> dict:
+    image, label = scene(split, index)
+    return {"image": _png(image), "label": _png(label), "name": f"{split}_{index:04d}"}

@@ -1,0 +1,194 @@
+"""Writing the records of a copy, shard by shard, and reading them back.
+
+A folder that is being written holds finished shards, and in `checksums.jsonl` a line for each. A
+shard without a line was not finished; it is written anew, and whatever has a line stays. The file
+remains in the finished copy, so that it can be verified later too.
+"""
+
+import contextlib
+import errno
+import hashlib
+import itertools
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+
+from collabseg_jax.data.builders.base import progress
+from collabseg_jax.errors import InputError
+
+EXAMPLES_PER_SHARD = 1024
+CHECKSUMS = "checksums.jsonl"
+FULL = (errno.ENOSPC, errno.EDQUOT)  # of an OSError: the disk is
+
+
+def write(
+    builder: tfds.core.DatasetBuilder, records: Mapping[str, Sequence[Mapping]], folder: Path
+) -> None:
+    """Writes what `folder` lacks, from wherever an earlier call was ended, and says where that is.
+
+    Args:
+      builder: what the copy will be read by; its info gets the splits.
+      records: of every split, {"image": bytes, "label": bytes, "name": str}; read in order.
+      folder: made if it is not there; only for these records.
+
+    Raises:
+      OSError: something cannot be read or written. What is finished stays.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = _finished_shards(folder)
+    total = sum(map(len, records.values()))
+    how = "once"
+    if shards:
+        done = sum(len(shard["records"]) for shard in shards)
+        how = f"continuing after {len(shards)} finished shards, {done} of {total} records"
+    print(f"preparing {builder.name} in {builder.data_path}, {how}", file=sys.stderr, flush=True)
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=folder,
+        dataset_name=builder.name,
+        filetype_suffix="array_record",
+        template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}",  # no number of shards
+    )
+    infos = []
+    for split, members in records.items():
+        mine = template.replace(split=split)
+        lines = [shard for shard in shards if shard["split"] == split]
+        for shard in _missing_shards(builder, members, mine, list(lines)):
+            _note(folder, shard)
+            lines.append(shard)
+        infos.append(
+            tfds.core.SplitInfo(
+                name=split,
+                shard_lengths=[len(line["records"]) for line in lines],
+                num_bytes=sum(line["bytes"] for line in lines),
+                filename_template=mine,
+            )
+        )
+    builder.info.set_splits(tfds.core.SplitDict(infos))
+    builder.info.write_to_directory(folder)
+    for path in folder.iterdir():
+        _to_disk(path)
+
+
+def read_back(
+    name: str, sources: Mapping[str, Sequence[Mapping]], folder: Path
+) -> Iterator[Mapping]:
+    """Reads a copy as training does; every record as soon as it is found to be right.
+
+    Args:
+      name: of the data set, for messages.
+      sources: the records of every split.
+      folder: of the copy. Without `checksums.jsonl` (an older version wrote it) the records are
+        only read, to see that they can be.
+
+    Returns:
+      the records, splits sorted by name.
+
+    Raises:
+      InputError: names the record that is missing, out of place, or has other bytes.
+    """
+    expected: dict[str, list] = {}
+    for shard in _finished_shards(folder):
+        expected.setdefault(shard["split"], []).extend(shard["records"])
+    if not expected:
+        how = "an older version wrote it without checksums of its records"
+        print(f"{folder}: {how}", file=sys.stderr, flush=True)
+    elif expected.keys() != sources.keys():
+        raise InputError(f"{folder}: has {', '.join(sources)}, expected {', '.join(expected)}")
+    for split in sorted(sources):
+        source = sources[split]
+        written = expected.get(split) or [None] * len(source)
+        if len(source) != len(written):
+            raise InputError(
+                f"{folder}: {split} has {len(source)} records, expected {len(written)}"
+            )
+        for i in progress(range(len(source)), f"verifying {name} {split}"):
+            record = source[i]
+            if written[i] and written[i] != [record["name"], _checksum(record)]:
+                right = record["name"] == written[i][0]
+                found = "has other bytes" if right else f"is {record['name']}"
+                raise InputError(
+                    f"record {i} of {split} in {folder} {found}, expected {written[i][0]} as it "
+                    "was written"
+                )
+            yield record
+
+
+def _missing_shards(builder, members: Sequence, template, before: list[dict]) -> Iterator[dict]:
+    """Writes the shards of a split that come after these; yields the line of each."""
+    done = sum(len(shard["records"]) for shard in before)
+    if done >= len(members):
+        return
+    what = f"preparing {builder.name} {template.split}"
+    numbers = iter(progress(range(done, len(members)), what))
+    for index, _ in enumerate(range(done, len(members), EXAMPLES_PER_SHARD), len(before)):
+        path = template.sharded_filepath(shard_index=index, num_shards=None)
+        chunk = (members[i] for i in itertools.islice(numbers, EXAMPLES_PER_SHARD))
+        shard = _write_shard(Path(path), builder.info.features, chunk)
+        yield {"split": template.split, **shard}
+    next(numbers, None)  # so that it says it has reached its end
+
+
+def _write_shard(path: Path, features, records: Iterable[Mapping]) -> dict:
+    size, written = 0, []
+    with _as_os_error():
+        writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")
+    try:
+        for record in records:
+            content = features.serialize_example(record)
+            with _as_os_error():
+                writer.write(content)
+            size += len(content)
+            written.append([record["name"], _checksum(record)])
+    finally:
+        with _as_os_error():
+            writer.close()
+    _to_disk(path)
+    return {"bytes": size, "records": written}
+
+
+@contextlib.contextmanager
+def _as_os_error() -> Iterator[None]:
+    """The writer of the format has only RuntimeErrors, the system's own words among others."""
+    try:
+        yield
+    except RuntimeError as error:
+        codes = (code for code in FULL if os.strerror(code) in str(error))
+        raise OSError(next(codes, errno.EIO), str(error)) from error
+
+
+def _note(folder: Path, shard: dict) -> None:
+    """From here on the shard is finished."""
+    with (folder / CHECKSUMS).open("a") as file:
+        file.write(json.dumps(shard) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _finished_shards(folder: Path) -> list[dict]:
+    """The lines of `checksums.jsonl`; a last one that was cut short is dropped."""
+    path = folder / CHECKSUMS
+    if not path.exists():
+        return []
+    text = path.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]
+    if whole != text:
+        path.write_bytes(whole)
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def _checksum(record: Mapping) -> str:
+    digest = hashlib.sha256(f"{len(record['image'])} ".encode())
+    digest.update(record["image"])
+    digest.update(record["label"])
+    return digest.hexdigest()[:16]
+
+
+def _to_disk(path: Path) -> None:
+    """Nothing counts as written while a power cut could still undo it."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
