@@ -46,9 +46,7 @@ def decode_image(data: bytes, name: str = "image") -> np.ndarray:
     header = _open(data, name)
     image = None
     if header.mode in ("RGB", "L") and _whole(data, header.format):
-        image = _cv2(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        if image is not None:
-            image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        image = _cv2(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         if header.mode.startswith(("I", "F")):
             raise InputError(
