@@ -40,6 +40,8 @@ def config_name(path: str) -> str:
 
 def run(config, *, mode: str, workdir: str):
     """Hand over to one mode."""
+    if "://" in str(workdir):
+        raise InputError(f"--workdir={workdir}: expected a folder of the file system, no address")
     if mode == "train":
         from collabseg_jax import train
 

@@ -58,6 +58,11 @@ MISTAKES = [
     (["--mode=check", "--coordinator_address=auto"], ["--mode=check", "single process"]),
     (["--mode=check", "--config.data.name=camvit"], ["camvit", "camvid"]),
     (["stray"], ["stray"]),
+    (["--workdir=gs://bucket/run"], ["--workdir=gs://bucket/run", "folder of the file system"]),
+    (
+        ["--config=configs/camvid.py", "--config.data.raw_dir=ftp://host/CamVid"],
+        ["config.data.raw_dir=ftp://host/CamVid", "gs://BUCKET/PATH", "s3://"],
+    ),
     (
         ["--config=configs/camvid.py", "--config.data.raw_dir=/nowhere/CamVid"],
         ["/nowhere/CamVid"],

@@ -13,8 +13,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from collabseg_jax.data import counts, decode
+from collabseg_jax.data import copies, counts, decode, places
 from collabseg_jax.data.builders import base as builders
+from collabseg_jax.data.builders.base import PairBuilder
+from collabseg_jax.data.fingerprint import RawTree
+from collabseg_jax.data.selection import Joined
 from collabseg_jax.data.builders.base import PairBuilder
 from collabseg_jax.data.fingerprint import RawTree
 from collabseg_jax.data.selection import Joined
@@ -122,24 +125,24 @@ def find_spec(
 ) -> DatasetSpec:
     """What the raw files say, or else the only prepared copy; `spec` is what is known without."""
     if raw_dir:
-        return builder_class.find_spec(Path(raw_dir).expanduser().resolve())
-    return _spec_of(_only_copy(spec, builder_class, _root(data_dir)), spec)
+        return builder_class.find_spec(places.resolve(raw_dir, "data.raw_dir"))
+    return _spec_of(_only_copy(spec, builder_class, _shared_root(data_dir)), spec)
 
 
 def open_prepared(
     spec: DatasetSpec, builder_class: type, *, raw_dir: str, data_dir: str, verify: bool = False
 ) -> Prepared:
     """Finds the prepared copy, or makes it; see `collabseg_jax.data.prepare`."""
-    options = {"data_dir": _root(data_dir), "file_format": "array_record"}
-    tree = None
+    root, shared = copies.local_root(data_dir), _shared_root(data_dir)
+    options, tree = {"data_dir": root, "file_format": "array_record"}, None
     if issubclass(builder_class, PairBuilder):
         if raw_dir:
-            raw_dir = Path(raw_dir).expanduser().resolve()
+            raw_dir = places.resolve(raw_dir, "data.raw_dir")
             spec, pairs = builder_class.find_spec(raw_dir), builder_class.find_pairs(raw_dir)
             tree = RawTree(builder_class.root(raw_dir), pairs, builder_class.EXTRA_FILES)
             fingerprint = tree.fingerprint
         else:
-            copy = _only_copy(spec, builder_class, options["data_dir"])
+            copy = _only_copy(spec, builder_class, shared)
             spec, fingerprint = _spec_of(copy, spec), copy.parent.name
         options |= {"raw_dir": raw_dir, "spec": spec, "config": fingerprint}
     elif raw_dir:
@@ -150,49 +153,68 @@ def open_prepared(
     else:
         fingerprint = f"v{builder_class.VERSION}"
     builder = builder_class(**options)
+    copy = shared / Path(builder.data_path).relative_to(root)
     if not _is_prepared(builder):
-        builder = _make(builder_class, options, tree)
+        builder = _obtain(builder_class, options, tree, copy)
     elif verify:
         _verify_again(builder, tree)
+    if verify and not (copy / copies.INFO).exists():
+        copies.send(Path(builder.data_path), copy)
     sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
     return Prepared(spec, builder.data_dir, fingerprint, sizes, builder)
 
 
-def _root(data_dir: str) -> Path:
-    """Where copies are kept."""
-    root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return Path(root).expanduser()
+def _shared_root(data_dir: str) -> Path:
+    """Where finished copies are found: in a bucket, or where they are used."""
+    return copies.bucket_root(data_dir) or copies.local_root(data_dir)
 
 
-def _make(builder_class: type, options: dict, tree: RawTree | None) -> tfds.core.DatasetBuilder:
-    """The builder of a copy that was written, or continued, and verified."""
+def _obtain(
+    builder_class: type, options: dict, tree: RawTree | None, copy: Path
+) -> tfds.core.DatasetBuilder:
+    """The builder of a copy that was fetched, or else written or continued, and verified.
+
+    Args:
+      builder_class: with the next, whose copy.
+      options: of the builder.
+      tree: the raw files; None if there are none.
+      copy: the finished copy in the place that is shared, there or not.
+    """
     builder = builder_class(**options)
     target = Path(builder.data_path)
-    partial = target.with_name(f"partial.{target.name}")
-    failed = f"preparing {builder.name} in {target} failed"
+    shared, there = places.is_bucket(copy), (copy / copies.INFO).exists()
+    what = f"fetching {copy}" if there else f"preparing {builder.name} in {target}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _lock(target.parent / ".lock"):
-            # Another process may have done it while this one waited.
-            if not target.exists():
-                records = builder.records() if tree is None else builder.records(tree.pairs)
-                write(builder, records, partial)
-                try:
-                    _verify(partial, tree)
-                except InputError:
-                    shutil.rmtree(partial)
-                    raise
-                partial.rename(target)
+            if target.exists():  # another process has done it while this one waited
+                return builder_class(**options)
+            partial = target.with_name(f"{'fetched' if there else 'partial'}.{target.name}")
+            if there:
+                copies.fetch(copy, partial)
+            elif tree is None:
+                write(builder, builder.records(), partial)
+            else:
+                records, threads = builder.records(tree.pairs), places.threads_for(tree.root)
+                write(builder, records, partial, threads=threads)
+            try:
+                _verify(partial, tree)
+            except InputError:
+                shutil.rmtree(partial)
+                raise
+            partial.rename(target)
+            if shared and not there:
+                copies.send(target, copy)
     except InputError as error:
-        raise InputError(f"{failed}: {error}; what was written is removed, start again") from None
+        raise InputError(f"{what} failed: {error}; nothing of it is kept") from None
     except OSError as error:
         if error.errno in FULL:
             raise RunError(
-                f"{failed}: {os.strerror(error.errno)}; once there is room, the same command "
+                f"{what} failed: {os.strerror(error.errno)}; once there is room, the same command "
                 "continues where it ended, or --config.data.dir=PATH names another folder"
             ) from error
         raise InputError(
-            f"{failed}: {error}; --config.data.dir=PATH names another folder"
+            f"{what} failed: {error}; --config.data.dir=PATH names another folder"
         ) from error
     return builder_class(**options)
 

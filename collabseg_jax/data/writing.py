@@ -18,6 +18,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
+from collabseg_jax.data import places
 from collabseg_jax.data.builders.base import progress
 from collabseg_jax.errors import InputError
 
@@ -27,7 +28,11 @@ FULL = (errno.ENOSPC, errno.EDQUOT)  # of an OSError: the disk is
 
 
 def write(
-    builder: tfds.core.DatasetBuilder, records: Mapping[str, Sequence[Mapping]], folder: Path
+    builder: tfds.core.DatasetBuilder,
+    records: Mapping[str, Sequence[Mapping]],
+    folder: Path,
+    *,
+    threads: int = 0,
 ) -> None:
     """Writes what `folder` lacks, from wherever an earlier call was ended, and says where that is.
 
@@ -35,6 +40,7 @@ def write(
       builder: what the copy will be read by; its info gets the splits.
       records: of every split, {"image": bytes, "label": bytes, "name": str}; read in order.
       folder: made if it is not there; only for these records.
+      threads: that read records ahead; 0 reads each when it is written.
 
     Raises:
       OSError: something cannot be read or written. What is finished stays.
@@ -57,7 +63,7 @@ def write(
     for split, members in records.items():
         mine = template.replace(split=split)
         lines = [shard for shard in shards if shard["split"] == split]
-        for shard in _missing_shards(builder, members, mine, list(lines)):
+        for shard in _missing_shards(builder, members, mine, list(lines), threads):
             _note(folder, shard)
             lines.append(shard)
         infos.append(
@@ -118,7 +124,9 @@ def read_back(
             yield record
 
 
-def _missing_shards(builder, members: Sequence, template, before: list[dict]) -> Iterator[dict]:
+def _missing_shards(
+    builder, members: Sequence, template, before: list[dict], threads: int
+) -> Iterator[dict]:
     """Writes the shards of a split that come after these; yields the line of each."""
     done = sum(len(shard["records"]) for shard in before)
     if done >= len(members):
@@ -127,7 +135,8 @@ def _missing_shards(builder, members: Sequence, template, before: list[dict]) ->
     numbers = iter(progress(range(done, len(members)), what))
     for index, _ in enumerate(range(done, len(members), EXAMPLES_PER_SHARD), len(before)):
         path = template.sharded_filepath(shard_index=index, num_shards=None)
-        chunk = (members[i] for i in itertools.islice(numbers, EXAMPLES_PER_SHARD))
+        mine = itertools.islice(numbers, EXAMPLES_PER_SHARD)
+        chunk = places.read_ahead(members.__getitem__, mine, threads=threads)
         shard = _write_shard(Path(path), builder.info.features, chunk)
         yield {"split": template.split, **shard}
     next(numbers, None)  # so that it says it has reached its end

@@ -199,7 +199,7 @@ DAMAGE = [
 @pytest.mark.parametrize("damage,message", DAMAGE)
 def test_what_was_written_wrong_is_never_taken(damage, message, raw, monkeypatch):
     damage(interrupt(raw, monkeypatch))
-    with pytest.raises(InputError, match=f"preparing camvid .* failed: {message}; what was") as e:
+    with pytest.raises(InputError, match=f"preparing camvid .* failed: {message}; nothing") as e:
         prepare(raw)
     assert "\n" not in str(e.value)
     assert folders(raw) == set()
@@ -210,9 +210,9 @@ def test_raw_files_that_change_meanwhile(raw, monkeypatch):
     label = raw / "valannot" / "val_001.png"
     before, write = label.read_bytes(), prepared.write
 
-    def edit_then_write(*arguments):
+    def edit_then_write(*arguments, **options):
         label.write_bytes(before[:-20] + b"\0" + before[-19:])
-        write(*arguments)
+        write(*arguments, **options)
 
     monkeypatch.setattr(prepared, "write", edit_then_write)
     with pytest.raises(InputError, match=r"failed: .* holds other files than .*raw had at first"):

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
+from collabseg_jax.data import places
 from collabseg_jax.data.spec import DatasetSpec
 from collabseg_jax.errors import InputError
 
@@ -205,7 +206,7 @@ def files_by_stem(
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected files {', '.join(suffixes)} in it")
     files: dict[str, Path] = {}
-    with os.scandir(folder) as entries:
+    with places.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             stem, suffix = os.path.splitext(entry.name)
             if entry.name.startswith(".") or suffix.lower() not in suffixes:

@@ -2,11 +2,13 @@
 
 import dataclasses
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from collabseg_jax.data import places
 from collabseg_jax.data.builders import base
 from collabseg_jax.data.spec import IGNORE, DatasetSpec
 from collabseg_jax.errors import InputError
@@ -44,7 +46,7 @@ class Folder(base.PairBuilder):
         base.check_folder(SPEC, raw_dir)
         path = raw_dir / CLASSES_FILE
         try:
-            return parse_classes(path.read_text("utf-8-sig"), str(path))
+            return parse_classes(path.read_bytes().decode("utf-8-sig"), str(path))
         except OSError as error:
             raise InputError(
                 f"{path}: {error.strerror}; expected one class a line, NAME or NAME R G B"
@@ -86,8 +88,8 @@ class Folder(base.PairBuilder):
 
 def _files(folder: Path, report: base.Report) -> dict[str, Path]:
     """Pictures in `folder` and all folders below, by their path in it without the suffix."""
-    below = sorted(path for path in folder.rglob("*") if path.is_dir())
     files = {}
+    below = sorted(_folders_below(folder)) if folder.is_dir() else []
     for inner in (folder, *below):
         place = inner.relative_to(folder)
         if any(part.startswith(".") for part in place.parts):
@@ -95,6 +97,15 @@ def _files(folder: Path, report: base.Report) -> dict[str, Path]:
         for stem, path in base.files_by_stem(inner, IMAGE_SUFFIXES, report=report).items():
             files[(place / stem).as_posix()] = path
     return files
+
+
+def _folders_below(folder: Path) -> Iterator[Path]:
+    with places.scandir(folder) as entries:
+        below = [entry for entry in entries if entry.is_dir()]
+    for entry in below:
+        yield folder / entry.name
+        if entry.is_dir(follow_symlinks=False):  # links may go round in circles
+            yield from _folders_below(folder / entry.name)
 
 
 def parse_classes(text: str, where: str) -> DatasetSpec:
