@@ -25,7 +25,7 @@ ACCELERATOR_TYPE=${ACCELERATOR_TYPE:-FILL_IN} # such as v6e-16
 RUNTIME_VERSION=${RUNTIME_VERSION:-FILL_IN}   # belongs to the type, such as v2-alpha-tpuv6e
 # What all workers share, mounted at ~/shared: HOST:/EXPORT (Filestore or another NFS server), where
 # the workers' user may write, or gs://BUCKET through gcsfuse, which must be installed there. The
-# project itself does not read or write gs:// paths. docs/scaling.md says why NFS is the better one.
+# project itself has no workdirs at gs:// paths. docs/scaling.md says why NFS is the better one.
 STORAGE=${STORAGE:-FILL_IN}
 # Optional:
 WORKDIR=${WORKDIR:-runs/tpu}                 # below the repository; its runs/ lies in STORAGE

@@ -1,8 +1,8 @@
 """Data sets: `prepare` one, then read `train_batches` or `eval_batches` from its splits."""
 
 from collections.abc import Collection
-from pathlib import Path
 
+from collabseg_jax.data import places
 from collabseg_jax.data.builders import ade20k, base, camvid, cityscapes, folder, pascal_voc, shapes
 from collabseg_jax.data.checking import Checked, check_files, check_records
 from collabseg_jax.data.evaluation import eval_batches, plan_buckets
@@ -118,7 +118,7 @@ def check(
     """
     builder = _BUILDERS[_known(name).name]
     if raw_dir and issubclass(builder, base.PairBuilder):
-        root = Path(raw_dir).expanduser().resolve()
+        root = places.resolve(raw_dir, "data.raw_dir")
         return check_files(SPECS[name], builder, root, needed=needed, crop=crop)
     prepared = prepare(name, raw_dir=raw_dir, data_dir=data_dir)
     return check_records(prepared, needed=needed, crop=crop)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from collabseg_jax.data import decode
+from collabseg_jax.data import decode, places
 from collabseg_jax.data.builders import base
 from collabseg_jax.data.prepared import Records
 from collabseg_jax.data.spec import DatasetSpec
@@ -64,10 +64,14 @@ def fetch_files(pair: base.Pair, raw_dir: Path) -> Encoded:
     for path in (pair.image, pair.label):
         names.append(os.path.relpath(path, raw_dir))
         try:
-            encoded.append(path.read_bytes() or None)  # `base.files_by_stem` reports empty ones
+            with places.reaching():
+                content = path.read_bytes()
+            encoded.append(content or None)  # `base.files_by_stem` reports empty ones
         except OSError as error:
             encoded.append(None)
-            errors.append(f"{names[-1]}: cannot be read: {error.strerror}, expected a file")
+            errors.append(
+                f"{names[-1]}: cannot be read: {error.strerror or error}, expected a file"
+            )
     return Encoded((*names, " and ".join(names)), *encoded, tuple(errors))
 
 
@@ -75,10 +79,9 @@ def fetch_record(source: Records, split: str, index: int) -> Encoded:
     """Reads a prepared record."""
     try:
         record = source[index]
-    except RuntimeError as error:  # how array_record says that a checksum is wrong
-        name = f"record {index} of {split}"
-        line = f"{name}: {error}; expected a whole copy: remove it, to prepare it anew"
-        return Encoded((name,) * 3, None, None, (line,))
+    except InputError as error:
+        line = f"{error}; expected a whole copy: --mode=prepare sets a damaged one aside"
+        return Encoded((f"record {index} of {split}",) * 3, None, None, (line,))
     name = f"{split} {record['name']}"
     return Encoded((f"{name} (image)", f"{name} (label)", name), record["image"], record["label"])
 

@@ -64,6 +64,16 @@ def test_raw_files_in_a_bucket_are_the_same_data(name, bucket, tmp_path):
             assert there.source(split)[i] == here.source(split)[i]
 
 
+def test_a_check_reads_a_bucket(bucket, tmp_path, monkeypatch):
+    raw = trees.camvid(tmp_path / "raw")
+    address = upload(raw, "gs://pictures/raw")
+    there, here = data.check("camvid", raw_dir=address), data.check("camvid", raw_dir=str(raw))
+    assert there.report == here.report | {"where": address} and not there.report["errors"]
+    refuse(monkeypatch, "val_001.jpg", "rb")
+    [error] = data.check("camvid", raw_dir=address).report["errors"]
+    assert error == "val/val_001.jpg: cannot be read: Refused: 403 Forbidden, expected a file"
+
+
 @pytest.mark.parametrize(
     "address,message",
     [

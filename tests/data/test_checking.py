@@ -295,7 +295,7 @@ def test_a_damaged_copy_is_told_of(tmp_path):
     report = data.check("camvid", data_dir=str(tmp_path / "tfds")).report
     assert report["splits"]["train"]["unusable"] == 1
     [line] = report["errors"]
-    assert re.match(r"record 0 of train: .+; expected a whole copy", line)
+    assert re.match(r"record 0 of train in .+ cannot be read: .+; expected a whole copy", line)
 
 
 @pytest.mark.skipif(not test_prepare.REAL.is_dir(), reason="the real CamVid is not here")
