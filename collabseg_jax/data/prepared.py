@@ -249,7 +249,7 @@ def _verify_again(builder: tfds.core.DatasetBuilder, tree: RawTree | None) -> No
 
 def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
     # builder.is_prepared() says the same, but warns where the answer is no.
-    return (builder.data_path / "dataset_info.json").exists()
+    return (builder.data_path / copies.INFO).exists()
 
 
 @contextlib.contextmanager
@@ -261,22 +261,22 @@ def _lock(path: Path) -> Iterator[None]:
 
 def _only_copy(spec: DatasetSpec, builder_class: type, root: Path) -> Path:
     """The folder of the one prepared copy under `root`, in a folder named by its fingerprint."""
-    found = sorted((root / spec.name).glob(f"*/{builder_class.VERSION}/dataset_info.json"))
-    copies = [path.parent for path in found]
-    if not copies:
+    found = sorted((root / spec.name).glob(f"*/{builder_class.VERSION}/{copies.INFO}"))
+    if not found:
         raise InputError(
             f"no prepared {spec.name} in {root}: give --config.data.raw_dir=PATH, or get the data: "
             f"{spec.source}"
         )
-    if len(copies) > 1:
+    if len(found) > 1:
         listing = "; ".join(
-            f"{copy} (from {_metadata(copy).get('raw_dir', 'unknown')})" for copy in copies
+            f"{path.parent} (from {_metadata(path.parent).get('raw_dir', 'unknown')})"
+            for path in found
         )
         raise InputError(
-            f"{len(copies)} prepared copies of {spec.name}, expected one: give "
+            f"{len(found)} prepared copies of {spec.name}, expected one: give "
             f"--config.data.raw_dir=PATH to choose. Found: {listing}"
         )
-    return copies[0]
+    return found[0].parent
 
 
 def _spec_of(copy: Path, spec: DatasetSpec) -> DatasetSpec:
