@@ -49,7 +49,8 @@ def send(folder: Path, copy: Path) -> None:
     Raises:
       RunError: it cannot.
     """
-    names = sorted((path.name for path in folder.iterdir()), key=lambda name: (name == INFO, name))
+    names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    names.sort(key=lambda name: (name == INFO, name))
     try:
         with places.reaching():
             for name in progress(names, f"sending {copy}, files"):

@@ -15,7 +15,7 @@ import numpy as np
 
 from collabseg_jax.data import decode, places
 from collabseg_jax.data.builders import base
-from collabseg_jax.data.prepared import Records
+from collabseg_jax.data.records import Records
 from collabseg_jax.data.spec import DatasetSpec
 from collabseg_jax.errors import InputError
 
