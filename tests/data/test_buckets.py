@@ -202,7 +202,7 @@ def test_errors_of_a_driver_are_one_line(bucket, tmp_path, monkeypatch):
 def test_a_copy_that_cannot_be_sent_is_used_here_and_sent_later(bucket, tmp_path, monkeypatch):
     place = {"raw_dir": str(trees.camvid(tmp_path / "raw")), "data_dir": "gs://pictures/copies"}
     with monkeypatch.context() as patch:
-        refuse(patch, "train.array_record", "wb")
+        refuse(patch, "metadata.json", "wb")  # which comes late in the alphabet
         with pytest.raises(RunError, match="sending gs://.* failed: Refused: 403 Forbidden; /.*is"):
             data.prepare("camvid", **place)
         assert data.prepare("camvid", **place).sizes == {"train": 5, "val": 3}
