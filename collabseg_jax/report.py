@@ -59,6 +59,34 @@ class Progress:
         self._bar.close()
 
 
+class Waits:
+    """Where the time of a step goes: to the next batch, and after that to the device."""
+
+    def __init__(self):
+        """Nothing has been waited for."""
+        self._seconds, self._count, self._warned = {"data": 0.0, "device": 0.0}, 0, False
+
+    @contextlib.contextmanager
+    def on(self, what: str):
+        """Counts the time inside as waiting on "data" or "device"; "device" ends a step."""
+        began = time.monotonic()
+        yield
+        self._seconds[what] += time.monotonic() - began
+        self._count += what == "device"
+
+    def means(self) -> dict[str, float]:
+        """{"data_s", "device_s"}, seconds a step since the last call; says once if data is late."""
+        data, device = (self._seconds[what] / max(1, self._count) for what in ("data", "device"))
+        if self._count > 1 and device < 0.05 * data and not self._warned:
+            self._warned = True
+            console(
+                f"the device waits for data: a batch takes {data:.3f} s and its step ends "
+                f"{device:.3f} s later; more config.data.workers may help"
+            )
+        self._seconds, self._count = dict.fromkeys(self._seconds, 0.0), 0
+        return {"data_s": data, "device_s": device}
+
+
 def cut_back(path: Path, step: int) -> None:
     """Drop the lines of a metrics.jsonl that lie after `step`, and a line cut short by a crash."""
     if not path.exists():

@@ -18,7 +18,7 @@ from collabseg_jax.distributed import StopSignal
 from collabseg_jax.errors import RunError
 from collabseg_jax.inference import OUTPUTS
 from collabseg_jax.pair import STUDENTS
-from collabseg_jax.report import MetricLog, Progress, console, replace_text, writing
+from collabseg_jax.report import MetricLog, Progress, Waits, console, replace_text, writing
 
 
 def run(config, workdir) -> dict | None:
@@ -80,19 +80,24 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
     log = MetricLog(workdir, start_step=start)
     progress = Progress(config.steps, "training", "step", start=start)
     results, stopped, since, last = None, False, time.monotonic(), start
+    batch, waits = None, Waits()
     try:
         for step in range(start + 1, config.steps + 1):
-            state, logs = train_step(state, layout.place(next(batches)))
+            batch = batch or layout.place(next(batches))
+            state, logs = train_step(state, batch)
+            with waits.on("data"):  # while the device works
+                batch = layout.place(next(batches)) if step < config.steps else None
             # Reading a value every step keeps the host from running ahead (and two CPU processes
             # from hanging); it costs nothing where the step is longer than the dispatch.
-            losses = {name: float(logs[f"{name}/ce"]) for name in STUDENTS}
+            with waits.on("device"):
+                losses = {name: float(logs[f"{name}/ce"]) for name in STUDENTS}
             note = "  ".join(f"{name} ce {value:.3f}" for name, value in losses.items())
             progress.advance(note=note)
             if int(logs["skipped_in_a_row"]) > 0:
                 complain(step, logs, limit=config.max_skipped)
             if step % config.log.every == 0 or step == config.steps:
                 speed = (step - last) * config.batch_size / (time.monotonic() - since)
-                log.write(step, {**logs, "images_per_s": speed})
+                log.write(step, {**logs, "images_per_s": speed, **waits.means()})
                 since, last = time.monotonic(), step
             final = step == config.steps
             stopped = stop.asked() and not final

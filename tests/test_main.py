@@ -1,6 +1,7 @@
 """The command line: mistakes are one line on standard error, exit code 2, no traceback."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -135,3 +136,13 @@ def test_workdir_is_named_after_the_config():
     assert main.config_name("configs/ade20k.py") == "ade20k"
     assert main.config_name("/somewhere/configs/ablations/dml.py") == "ablations/dml"
     assert main.config_name("my_config.py") == "my_config"
+
+
+def test_compiled_programs_are_kept_where_the_person_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    main.keep_compiled_programs()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"].startswith(f"{tmp_path}/collabseg_jax")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")
+    main.keep_compiled_programs()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "/elsewhere"

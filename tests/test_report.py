@@ -39,6 +39,29 @@ def test_progress_without_a_terminal_is_plain_lines_with_time_left(monkeypatch, 
     ]
 
 
+def test_waits_say_once_that_data_is_late(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(report.time, "monotonic", lambda: now[0])
+    waits = report.Waits()
+
+    def step(data, device):
+        for what, seconds in (("data", data), ("device", device)):
+            with waits.on(what):
+                now[0] += seconds
+        now[0] += 5  # spent elsewhere
+
+    step(0.1, 0.3)
+    step(0.3, 0.5)
+    assert waits.means() == pytest.approx({"data_s": 0.2, "device_s": 0.4})
+    assert capsys.readouterr().err == ""
+    for _ in range(3):
+        step(0.5, 0.01)
+        step(0.5, 0.01)
+        assert waits.means() == pytest.approx({"data_s": 0.5, "device_s": 0.01})
+    [line] = capsys.readouterr().err.splitlines()
+    assert "a batch takes 0.500 s and its step ends 0.010 s later" in line
+
+
 def test_text_is_replaced_whole(tmp_path):
     path = tmp_path / "a.json"
     path.write_text("old")
