@@ -117,6 +117,7 @@ def build(config, *, num_classes: int) -> Experiment:
         precision=config.precision,
         cnn_options=options["cnn"],
         vit_options=options["vit"],
+        **objective.pair_options,
     )
     return Experiment(pair, objective, optimizers)
 

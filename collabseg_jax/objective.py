@@ -1,61 +1,16 @@
 """Which terms, with whose weights and ramps: arrays in, one scalar per student and logs out."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import NamedTuple
+import zlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from collabseg_jax import losses
+from collabseg_jax import losses, terms
 from collabseg_jax.errors import InputError, unknown
 from collabseg_jax.pair import STUDENTS, PairOutput, peer_of
-
-
-class View(NamedTuple):
-    """What one student (the learner) sees of itself and of its peer (the teacher).
-
-    Logits and cross-entropies are at label resolution; features are None unless some term of the
-    objective needs them.
-    """
-
-    logits: jax.Array
-    peer_logits: jax.Array
-    ce: jax.Array
-    peer_ce: jax.Array
-    valid: jax.Array
-    peer_correct: jax.Array
-    borrowed: jax.Array | None
-    peer_f2: jax.Array
-    common: jax.Array | None
-    peer_common: jax.Array | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Term:
-    """One row of the table: a pure loss, the arrays it takes, the cross features it needs."""
-
-    fn: Callable
-    arrays: Callable[[View], tuple]
-    needs: tuple[str, ...] = ()
-    selects: bool = False  # takes `teacher_correct` and `rng` for its selector
-
-
-TERMS = {
-    "hfd": Term(losses.hfd, lambda v: (v.borrowed, v.peer_f2), ("hfd",)),
-    "bsd_region": Term(
-        losses.bsd_region,
-        lambda v: (v.common, v.peer_common, v.ce, v.peer_ce, v.valid),
-        ("common",),
-        selects=True,
-    ),
-    "bsd_pixel": Term(
-        losses.bsd_pixel,
-        lambda v: (v.logits, v.peer_logits, v.ce, v.peer_ce, v.valid),
-        selects=True,
-    ),
-    "dml": Term(losses.dml, lambda v: (v.logits, v.peer_logits, v.valid)),
-}
+from collabseg_jax.terms import Term, View
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,54 +18,84 @@ class Objective:
     """The terms with a weight, their options, and the ramp.
 
     Attributes:
-      ce_weight: of the supervised loss.
-      weights: {term: weight}, none of them 0.
+      ce_weights: {student: weight of the supervised loss}.
+      weights: {term: {student that learns: weight}}; no term whose weights are all 0.
+      terms: {term: Term}, of the same names.
       options: {term: keyword arguments of its loss}.
+      pair_options: keyword arguments of `pair.build` that stand in rows of losses.
       ramp_steps: the distillation weights rise linearly from 0 over this many steps.
       class_weights: of the supervised loss, one >= 0 per class; None for none. Nothing else is
         weighted: who teaches whom is decided by the plain cross-entropy.
     """
 
-    ce_weight: float
-    weights: dict[str, float]
+    ce_weights: dict[str, float]
+    weights: dict[str, dict[str, float]]
+    terms: dict[str, Term]
     options: dict[str, dict]
+    pair_options: dict
     ramp_steps: int = 0
     class_weights: tuple[float, ...] | None = None
 
     @property
     def needs(self) -> tuple[str, ...]:
         """The kinds of cross features that the terms need."""
-        return tuple(sorted({kind for name in self.weights for kind in TERMS[name].needs}))
+        return tuple(sorted({kind for term in self.terms.values() for kind in term.needs}))
 
 
-def build(table: dict[str, dict], *, ramp_steps: int = 0) -> Objective:
-    """An objective from {term: {"weight": w, **options}} with "ce" among the terms.
+def build(table: dict[str, dict], *, ramp_steps: int = 0, frozen=()) -> Objective:
+    """An objective from {term: {"weight": w, "cnn": 1.0, "vit": 1.0, **options}} with "ce".
 
-    A weight of 0 removes the term: no cost, no log key.
+    The weight of what the CNN learns is `weight * cnn`, likewise for the ViT. A weight of 0
+    removes a direction, and two a term: no cost, no log key.
 
+    Args:
+      frozen: students that learn nothing; theirs are 0.
     Raises:
-      ValueError: an unknown term, divergence or selector, or a weight that cannot be.
+      ValueError: an unknown term, divergence, selector or other choice, or a number that cannot be.
     """
-    weights, options = {}, {}
+    weights, found, options, pair_options = {}, {}, {}, {}
     for name, row in table.items():
-        if name != "ce" and name not in TERMS:
-            raise unknown("loss", name, [*TERMS, "ce"])
-        weight = row["weight"]
-        if not 0 <= weight < float("inf"):
-            raise InputError(f"losses.{name}.weight is {weight}, expected a finite number >= 0")
-        if name == "ce" or weight == 0:
+        if name not in ("ce", *terms.NAMES):
+            raise unknown("loss", name, ("ce", *terms.NAMES))
+        row = dict(row)
+        weights[name] = _weights(name, row, frozen)
+        if name == "ce":
             continue
-        weights[name] = float(weight)
-        options[name] = {key: value for key, value in row.items() if key != "weight"}
-        if "divergence" in options[name]:
-            losses.get_divergence(options[name]["divergence"])
-        if options[name].get("select", "all") not in losses.SELECTORS:
-            raise unknown("select", options[name]["select"], losses.SELECTORS)
-        if options[name].get("temperature", 1.0) <= 0:
+        if not any(weights[name].values()):
+            del weights[name]
+            continue
+        term, row = terms.find(name, row)
+        pair_options |= {key: row.pop(key) for key in term.of_pair if key in row}
+        found[name], options[name] = term, row
+        _check(name, row)
+    return Objective(weights.pop("ce"), weights, found, options, pair_options, ramp_steps)
+
+
+def _weights(name: str, row: dict, frozen) -> dict[str, float]:
+    """Take the weights out of a row: {student: weight}."""
+    given = {"weight": row.pop("weight"), **{s: row.pop(s, 1.0) for s in STUDENTS}}
+    for key, value in given.items():
+        if not 0 <= value < float("inf"):
+            raise InputError(f"losses.{name}.{key} is {value}, expected a finite number >= 0")
+    return {s: 0.0 if s in frozen else float(given["weight"] * given[s]) for s in STUDENTS}
+
+
+def _check(name: str, options: dict) -> None:
+    """InputError for an option that its loss would refuse in the middle of a step."""
+    if "divergence" in options:
+        losses.get_divergence(options["divergence"])
+    for key, valid in (("select", losses.SELECTORS), ("ensemble", losses.ENSEMBLES)):
+        if options.get(key, valid[0]) not in valid:
+            raise unknown(key, options[key], valid)
+    if not options.get("temperature", 1.0) > 0:
+        raise InputError(f"losses.{name}.temperature is {options['temperature']}, expected > 0")
+    for key in ("inter", "intra", "pixel", "region"):
+        if not 0 <= options.get(key, 0.0) < float("inf"):
             raise InputError(
-                f"losses.{name}.temperature is {options[name]['temperature']}, expected > 0"
+                f"losses.{name}.{key} is {options[key]}, expected a finite number >= 0"
             )
-    return Objective(float(table["ce"]["weight"]), weights, options, ramp_steps)
+    if options.get("grid", 1) < 1:
+        raise InputError(f"losses.{name}.grid is {options['grid']}, expected at least 1")
 
 
 def spread(features) -> dict:
@@ -137,21 +122,34 @@ def _views(output: PairOutput, labels) -> dict[str, View]:
         logits[name] = z
         ce[name], valid = losses.cross_entropy(z, labels)
         correct[name] = jnp.argmax(z, -1) == labels
-    return {
-        name: View(
+    views = {}
+    for name, peer in ((name, peer_of(name)) for name in STUDENTS):
+        own, other = output.students[name], output.students[peer]
+        views[name] = View(
             logits=logits[name],
             peer_logits=logits[peer],
+            head_logits=own.logits,
+            peer_head_logits=other.logits_at(own.logits.shape[1:3]),
             ce=ce[name],
             peer_ce=ce[peer],
+            labels=labels,
             valid=valid,
             peer_correct=correct[peer],
+            f4=own.stages[3],
+            peer_f4=other.stages[3],
+            peer_f2=other.stages[1],
             borrowed=output.borrowed.get(name),
-            peer_f2=output.students[peer].stages[1],
             common=output.common.get(name),
             peer_common=output.common.get(peer),
+            to_peer=output.to_peer.get(name),
+            generated=output.generated.get(name),
         )
-        for name, peer in ((name, peer_of(name)) for name in STUDENTS)
-    }
+    return views
+
+
+def key_of(rng, term: str, student: str):
+    """The key of one term and direction: it hangs on their names alone, not on the table."""
+    return jax.random.fold_in(rng, np.uint32(zlib.crc32(f"{term}/{student}".encode())))
 
 
 def evaluate(objective: Objective, output: PairOutput, labels, *, step, rng) -> tuple[dict, dict]:
@@ -171,7 +169,7 @@ def evaluate(objective: Objective, output: PairOutput, labels, *, step, rng) -> 
     if objective.ramp_steps > 0:
         ramp = jnp.minimum(1.0, step / objective.ramp_steps)
     totals, logs = {}, {}
-    for i, (name, view) in enumerate(_views(output, labels).items()):
+    for name, view in _views(output, labels).items():
         logs[f"{name}/ce"] = losses.masked_mean(view.ce, view.valid)
         supervised = logs[f"{name}/ce"]
         if objective.class_weights is not None:
@@ -179,12 +177,17 @@ def evaluate(objective: Objective, output: PairOutput, labels, *, step, rng) -> 
             weights = jnp.array(objective.class_weights, jnp.float32).at[labels].get(mode="clip")
             supervised = losses.weighted_mean(view.ce, weights, view.valid)
             logs[f"{name}/ce_weighted"] = supervised
-        totals[name] = objective.ce_weight * supervised
-        for term_name, weight in objective.weights.items():
-            term, options = TERMS[term_name], dict(objective.options[term_name])
-            if term.selects:
-                key = jax.random.fold_in(rng, 2 * sorted(TERMS).index(term_name) + i)
-                options |= {"teacher_correct": view.peer_correct, "rng": key}
+        totals[name] = objective.ce_weights[name] * supervised
+        for term_name, term in objective.terms.items():
+            weight = objective.weights[term_name][name]
+            if weight == 0:
+                continue
+            given = {
+                "teacher_correct": view.peer_correct,
+                "rng": key_of(rng, term_name, name),
+                "num_classes": view.logits.shape[-1],
+            }
+            options = objective.options[term_name] | {key: given[key] for key in term.takes}
             value = term.fn(*term.arrays(view), **options)
             logs[f"{name}/{term_name}"] = value
             totals[name] += weight * ramp * value

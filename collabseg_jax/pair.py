@@ -1,6 +1,7 @@
 """The two students and the bridges between them: building, initialisation, forward pass."""
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -23,13 +24,17 @@ class Pair:
     """Two linen students and what connects them; `bridges` is None if no loss needs learned parts.
 
     Attributes:
-      needs: the kinds of cross features to compute: "hfd", "common".
+      needs: the kinds of cross features to compute: "hfd", "common", "to_peer", "mgd".
+      borrowed_grad: whether the borrowed stages' own parameters learn from "hfd" too.
+      mask_ratio: share of the positions that "mgd" masks, in [0, 1].
     """
 
     cnn: nn.Module
     vit: nn.Module
     bridges: nn.Module | None = None
     needs: tuple[str, ...] = ()
+    borrowed_grad: bool = False
+    mask_ratio: float = 0.75
 
 
 class PairOutput(NamedTuple):
@@ -39,17 +44,37 @@ class PairOutput(NamedTuple):
       students: {"cnn": SegOutput, "vit": SegOutput}.
       borrowed: {student: its F1 through the peer's stage 2, like the peer's F2}, or {}.
       common: {student: its F4 in the common shape}, or {}.
+      to_peer: {student: its F4 in the shape of the peer's F4}, or {}.
+      generated: {student: the same, masked at random and completed by a generator}, or {}.
     """
 
     students: dict
     borrowed: dict
     common: dict
+    to_peer: dict
+    generated: dict
 
 
 def build(
-    cnn: str, vit: str, *, num_classes: int, needs, precision="float32", cnn_options, vit_options
+    cnn: str,
+    vit: str,
+    *,
+    num_classes: int,
+    needs,
+    precision="float32",
+    cnn_options,
+    vit_options,
+    **options,
 ) -> Pair:
-    """A pair by model names; `needs` as in `Pair`, `precision` "float32" or "bfloat16"."""
+    """A pair by model names; `precision` "float32" or "bfloat16".
+
+    Args:
+      needs, **options: attributes of `Pair`.
+    Raises:
+      ValueError: an unknown model or precision, or a mask_ratio that is no share.
+    """
+    if not 0 <= options.get("mask_ratio", 0.0) <= 1:
+        raise InputError(f"losses.mgd.mask_ratio is {options['mask_ratio']}, expected 0 to 1")
     if precision not in ("float32", "bfloat16"):
         raise InputError(f"precision is {precision!r}, expected 'float32' or 'bfloat16'")
     dtype = jnp.dtype(precision)
@@ -59,7 +84,7 @@ def build(
     bridges = None
     if needs:
         bridges = models.Bridges(cnn.stage_channels, vit.stage_channels, needs, dtype=dtype)
-    return Pair(cnn, vit, bridges, needs)
+    return Pair(cnn, vit, bridges, needs, **options)
 
 
 def init(pair: Pair, rng, *, size=(64, 64)) -> dict:
@@ -82,14 +107,23 @@ def init(pair: Pair, rng, *, size=(64, 64)) -> dict:
     return variables
 
 
-def _borrow(model, variables, features):
-    """Features through a model's second stage, whose parameters are stopped.
+def _borrow(pair, student, variables, features):
+    """Features through a student's second stage, whose parameters are stopped.
 
-    BatchNorm sees the statistics of what it is given and leaves the running averages alone (the
-    collection is not mutable here); stochastic depth is off.
+    They learn if `borrowed_grad` says so. BatchNorm sees the statistics of what it is given and
+    leaves the running averages alone (the collection is not mutable here); stochastic depth is off.
     """
-    stopped = jax.lax.stop_gradient(variables)
-    return model.apply(stopped, 2, features, batch_stats=True, drop=False, method="stage")
+    used = variables[student]
+    if not pair.borrowed_grad:
+        used = jax.lax.stop_gradient(used)
+    model = getattr(pair, student)
+    return model.apply(used, 2, features, batch_stats=True, drop=False, method="stage")
+
+
+def _keep(pair, student, features, rng):
+    """Where the masked copy of a student's F4 keeps the features: bool [B, h, w, 1]."""
+    key = jax.random.fold_in(rng, len(STUDENTS) + STUDENTS.index(student))
+    return jax.random.bernoulli(key, 1 - pair.mask_ratio, (*features.shape[:3], 1))
 
 
 def forward(pair: Pair, variables: dict, images, *, rng) -> tuple[PairOutput, dict]:
@@ -98,7 +132,7 @@ def forward(pair: Pair, variables: dict, images, *, rng) -> tuple[PairOutput, di
     Args:
       variables: as `init` returns.
       images: float [B, H, W, 3], normalised.
-      rng: key for dropout and stochastic depth.
+      rng: key for dropout, stochastic depth, and the masks of "mgd".
     Returns:
       PairOutput, and the new batch_stats {"cnn": ..., "vit": ...}.
     Source: Zhu et al. 2023, figure 2; docs/method.md.
@@ -114,12 +148,18 @@ def forward(pair: Pair, variables: dict, images, *, rng) -> tuple[PairOutput, di
         )
         batch_stats[name] = updates.get("batch_stats", {})
     cnn, vit = (students[name].stages for name in STUDENTS)
-    borrowed, common = {}, {}
+    bridge = functools.partial(pair.bridges.apply, variables["bridges"]) if pair.needs else None
+    borrowed, common, to_peer, generated = {}, {}, {}, {}
     if "hfd" in pair.needs:
-        to_vit, to_cnn = pair.bridges.apply(variables["bridges"], cnn[0], vit[0], method="lend")
-        borrowed["cnn"] = _borrow(pair.vit, variables["vit"], to_vit)
-        borrowed["vit"] = _borrow(pair.cnn, variables["cnn"], to_cnn)
+        to_vit, to_cnn = bridge(cnn[0], vit[0], method="lend")
+        borrowed["cnn"] = _borrow(pair, "vit", variables, to_vit)
+        borrowed["vit"] = _borrow(pair, "cnn", variables, to_cnn)
     if "common" in pair.needs:
-        both = pair.bridges.apply(variables["bridges"], cnn[3], vit[3], method="common")
-        common = dict(zip(STUDENTS, both, strict=True))
-    return PairOutput(students, borrowed, common), batch_stats
+        common = dict(zip(STUDENTS, bridge(cnn[3], vit[3], method="common"), strict=True))
+    if "to_peer" in pair.needs:
+        to_peer = dict(zip(STUDENTS, bridge(cnn[3], vit[3], method="to_peer"), strict=True))
+    if "mgd" in pair.needs:
+        keep = _keep(pair, "cnn", vit[3], rng), _keep(pair, "vit", cnn[3], rng)
+        both = bridge(cnn[3], vit[3], *keep, method="generate")
+        generated = dict(zip(STUDENTS, both, strict=True))
+    return PairOutput(students, borrowed, common, to_peer, generated), batch_stats

@@ -87,13 +87,31 @@ def get_config():
     c.bridges.power = 1.0
     c.bridges.clip_norm = 1.0
 
+    # Every loss has weights too for what one student alone learns: with hfd.vit=0 only the CNN
+    # learns from it. The factors count times `weight`.
     c.losses = ConfigDict()
     # class_weights: "" for none | median_frequency | inverse_log | a number a class: 1,0.5,...
-    c.losses.ce = ConfigDict({"weight": 1.0, "class_weights": ""})
-    c.losses.hfd = ConfigDict({"weight": 0.0, "divergence": "cosine"})
-    c.losses.bsd_region = ConfigDict({"weight": 0.0, "divergence": "kl_ln", "select": "lower_ce"})
-    c.losses.bsd_pixel = ConfigDict({"weight": 0.0, "temperature": 1.0, "select": "lower_ce"})
-    c.losses.dml = ConfigDict({"weight": 0.0, "temperature": 1.0})
+    c.losses.ce = _loss(1.0, class_weights="")
+    # Of the paper; the customary weights of all but `ce` stand behind them.
+    c.losses.hfd = _loss(divergence="cosine", borrowed_grad=False)  # 0.3
+    c.losses.bsd_region = _loss(divergence="kl_ln", select="lower_ce", space="common")  # 0.5
+    c.losses.bsd_pixel = _loss(temperature=1.0, select="lower_ce")  # 0.3
+    # Of predictions.
+    c.losses.dml = _loss(temperature=1.0)  # 1
+    c.losses.kd_mutual = _loss(temperature=1.0)  # 1
+    c.losses.kdcl = _loss(ensemble="naive", temperature=1.0)  # 1; naive | mean | min_logit
+    c.losses.dist = _loss(temperature=1.0, inter=1.0, intra=1.0)  # 1
+    c.losses.cwd = _loss(on="logits", temperature=4.0)  # 3; on=features: 50
+    # Of last features.
+    c.losses.at = _loss()  # 1e4
+    c.losses.fitnet = _loss()  # 10
+    c.losses.mgd = _loss(mask_ratio=0.75)  # 2e-5
+    c.losses.skd = _loss(grid=2)  # 10
+    c.losses.ifvd = _loss()  # 20
+    c.losses.cirkd = _loss(temperature=0.1, pixel=1.0, region=0.1)  # 1
+    # Your own: package.module:function or path/to/file.py:function, and the kinds of features
+    # that it needs, with commas between; see docs/method.md.
+    c.losses.custom = _loss(fn="", needs="")
 
     c.eval = ConfigDict()
     c.eval.split = "val"  # may be joined too
@@ -132,6 +150,10 @@ def get_config():
     c.log.every = 20
     c.log.samples = 4  # rows of samples.png
     return c
+
+
+def _loss(weight=0.0, **options):
+    return ConfigDict({"weight": weight, "cnn": 1.0, "vit": 1.0, **options})
 
 
 def use_method(c):

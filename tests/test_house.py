@@ -20,6 +20,7 @@ LEVELS = (
     ("models", "data"),
     ("interop", "state", "optim", "sharding", "distributed", "checkpoint", "report"),
     ("pair",),
+    ("terms",),
     ("objective", "inference"),
     ("step",),
     ("experiment", "pictures", "training_data"),

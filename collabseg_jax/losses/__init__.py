@@ -5,6 +5,8 @@ say where, divergences how far (unreduced), `masked_mean` is the only reducer.
 """
 
 from collabseg_jax.losses.bsd import bsd_pixel, bsd_region
+from collabseg_jax.losses.correlation import dist
+from collabseg_jax.losses.custom import load as load_custom
 from collabseg_jax.losses.divergences import (
     DIVERGENCES,
     cosine,
@@ -14,28 +16,42 @@ from collabseg_jax.losses.divergences import (
     mse,
     relational,
 )
+from collabseg_jax.losses.features import at, cwd, fitnet, mgd
 from collabseg_jax.losses.hfd import hfd
-from collabseg_jax.losses.mutual import dml
+from collabseg_jax.losses.online import ENSEMBLES, dml, kd_mutual, kdcl
 from collabseg_jax.losses.reduce import cell_mean, masked_mean, weighted_mean
+from collabseg_jax.losses.relations import cirkd, ifvd, skd
 from collabseg_jax.losses.selectors import SELECTORS, select_where
 from collabseg_jax.losses.supervised import cross_entropy
 
 __all__ = [
     "DIVERGENCES",
+    "ENSEMBLES",
     "SELECTORS",
+    "at",
     "bsd_pixel",
     "bsd_region",
     "cell_mean",
+    "cirkd",
     "cosine",
     "cross_entropy",
+    "cwd",
+    "dist",
     "dml",
+    "fitnet",
     "get_divergence",
     "hfd",
+    "ifvd",
+    "kd_mutual",
+    "kdcl",
     "kl",
     "kl_ln",
+    "load_custom",
     "masked_mean",
+    "mgd",
     "mse",
     "relational",
     "select_where",
+    "skd",
     "weighted_mean",
 ]

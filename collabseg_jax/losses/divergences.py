@@ -40,6 +40,21 @@ def kl(student, teacher, *, temperature=1.0):
     return temperature**2 * jnp.sum(jnp.exp(log_t) * (log_t - log_s), axis=-1)
 
 
+def masked_kl(student, teacher, where):
+    """KL(teacher || student) of two softmaxes over some of the last axis.
+
+    Args:
+      student, teacher: scores [..., n] float32; the teacher is stopped.
+      where: [..., n] bool, what the softmaxes run over; broadcasts against the scores, which
+        must be finite outside it too.
+    Returns:
+      [...] float32, nats, >= 0; 0 where `where` holds nowhere.
+    """
+    student, teacher = _same_channels(student, teacher)
+    log_s, log_t = (jax.nn.log_softmax(jnp.where(where, x, -1e30)) for x in (student, teacher))
+    return jnp.sum(jnp.where(where, jnp.exp(log_t) * (log_t - log_s), 0.0), axis=-1)
+
+
 def kl_ln(student, teacher):
     """`kl` after both are standardised over channels (no affine part), so scale does not count.
 
@@ -67,14 +82,15 @@ def mse(student, teacher):
     return jnp.mean((student - teacher) ** 2, axis=-1)
 
 
-def _unit(x):
+def unit(x):
+    """x divided by its L2 norm over the last axis (guarded by 1e-12 under the root)."""
     return x * jax.lax.rsqrt(jnp.sum(x**2, -1, keepdims=True) + 1e-12)
 
 
 def cosine(student, teacher):
     """1 - cosine similarity over channels. [..., C] twice -> [...] float32 in [0, 2]."""
     student, teacher = _same_channels(student, teacher)
-    return 1.0 - jnp.sum(_unit(student) * _unit(teacher), axis=-1)
+    return 1.0 - jnp.sum(unit(student) * unit(teacher), axis=-1)
 
 
 def relational(student, teacher, *, valid=None):
@@ -94,7 +110,7 @@ def relational(student, teacher, *, valid=None):
         student, teacher = (jnp.where(valid[..., None], x, 0.0) for x in (student, teacher))
 
     def similarity(x):
-        flat = _unit(x.reshape(batch, height * width, -1))
+        flat = unit(x.reshape(batch, height * width, -1))
         return jnp.einsum("bic,bjc->bij", flat, flat, precision=jax.lax.Precision.HIGHEST)
 
     difference = (similarity(student) - similarity(teacher)) ** 2

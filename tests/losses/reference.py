@@ -173,6 +173,195 @@ def dml(student, teacher, valid, *, temperature=1.0):
     return value.sum() / max(1, valid.sum())
 
 
+def valid_cells(valid, grid):
+    """A cell has something where any of its pixels is valid."""
+    return cell_mean(np.zeros(np.shape(valid)), valid, grid)[1]
+
+
+def cell_class(labels, valid, grid):
+    """Most frequent valid class of each cell, the lowest of equals; -1 for none."""
+    (h, w), (n, height, width) = grid, valid.shape
+    out = np.full((n, h, w), -1)
+    for b, i, j in np.ndindex(n, h, w):
+        seen = [
+            int(labels[b, y, x])
+            for y in range(height)
+            for x in range(width)
+            if valid[b, y, x] and (cell_of(y, height, h), cell_of(x, width, w)) == (i, j)
+        ]
+        if seen:
+            out[b, i, j] = max(sorted(set(seen)), key=seen.count)
+    return out
+
+
+def together(student, teacher, valid):
+    """Both maps on the coarser grid, as lists of vectors by place: {(b, i, j): (s, t)}."""
+    grid = tuple(np.minimum(np.shape(student)[1:3], np.shape(teacher)[1:3]))
+    filled = valid_cells(valid, grid)
+    pooled = []
+    for x in (student, teacher):
+        here = valid_cells(valid, np.shape(x)[1:3])
+        channels = [cell_mean(np.where(here, c, 0), here, grid) for c in np.moveaxis(x, -1, 0)]
+        pooled.append(np.stack([mean for mean, _ in channels], -1))
+        filled = filled & channels[0][1]
+    places = [tuple(p) for p in np.argwhere(filled)]
+    return {p: tuple(x[p] for x in pooled) for p in places}, grid
+
+
+def similarity(a, b):
+    return (a @ b) / np.sqrt((a @ a + 1e-12) * (b @ b + 1e-12))
+
+
+def kl_of(scores_s, scores_t):
+    p, q = (np.exp(log_softmax(np.asarray(x))) for x in (scores_t, scores_s))
+    return float((p * np.log(p / q)).sum())
+
+
+def kd_mutual(student, teacher, valid, *, temperature=1.0):
+    return dml(
+        student, teacher, valid_cells(valid, np.shape(student)[1:3]), temperature=temperature
+    )
+
+
+def kdcl(
+    student,
+    teacher,
+    student_ce,
+    teacher_ce,
+    labels,
+    valid,
+    *,
+    ensemble="naive",
+    temperature=1.0,
+    anchor=None,
+):
+    """`anchor` is the student in the ensemble, which is stopped there; itself by default."""
+    total, count = 0.0, 0
+    for at in zip(*np.nonzero(valid), strict=True):
+        s, t, y = f64((student if anchor is None else anchor)[at]), f64(teacher[at]), labels[at]
+        if ensemble == "naive":
+            target = t if teacher_ce[at] < student_ce[at] else s
+        elif ensemble == "mean":
+            target = 0.5 * s + 0.5 * t
+        else:
+            target = np.array([min(s[k] - s[y], t[k] - t[y]) for k in range(len(s))])
+        total += temperature**2 * kl_of(f64(student[at]) / temperature, target / temperature)
+        count += 1
+    return total / max(1, count)
+
+
+def pearson(a, b):
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def dist(student, teacher, valid, *, temperature=1.0, inter=1.0, intra=1.0):
+    valid = np.asarray(valid)
+    p, q = (np.exp(log_softmax(f64(x)[valid] / temperature)) for x in (student, teacher))
+    if not len(p):
+        return 0.0
+    by_pixel = np.mean([1 - pearson(a, b) for a, b in zip(p, q, strict=True)])
+    by_class = np.mean([1 - pearson(a, b) for a, b in zip(p.T, q.T, strict=True)])
+    return temperature**2 * (inter * by_pixel + intra * by_class)
+
+
+def cwd(student, teacher, valid, *, temperature=4.0):
+    """sum over channels and images of KL over the image's positions, / (C * images)."""
+    student, teacher = f64(student), f64(teacher)
+    where = valid_cells(valid, student.shape[1:3])
+    values = []
+    for b in range(len(student)):
+        if where[b].any():
+            for c in range(student.shape[-1]):
+                s, t = student[b, ..., c][where[b]], teacher[b, ..., c][where[b]]
+                values.append(temperature**2 * kl_of(s / temperature, t / temperature))
+    return float(np.mean(values)) if values else 0.0
+
+
+def at(student, teacher, valid):
+    maps, _ = together(f64(student), f64(teacher), np.asarray(valid))
+    total = 0.0
+    for b in range(len(student)):
+        energy = np.array([[(v**2).mean() for v in pair] for p, pair in maps.items() if p[0] == b])
+        if len(energy):
+            energy = energy / np.linalg.norm(energy, axis=0)
+            total += ((energy[:, 0] - energy[:, 1]) ** 2).sum()
+    return total / max(1, len(maps))
+
+
+def fitnet(student, teacher, valid):
+    where = valid_cells(valid, np.shape(student)[1:3])
+    return masked_mean(((f64(student) - f64(teacher)) ** 2).mean(-1), where)
+
+
+def mgd(generated, teacher, valid):
+    where = valid_cells(valid, np.shape(teacher)[1:3])
+    squares = ((f64(generated) - f64(teacher)) ** 2).sum(-1)
+    sums = [squares[b][where[b]].sum() for b in range(len(where)) if where[b].any()]
+    return sum(sums) / max(1, len(sums))
+
+
+def skd(student, teacher, valid, *, grid=2):
+    cells = tuple(np.minimum(grid, np.minimum(np.shape(student), np.shape(teacher))[1:3]))
+    peaks = []
+    for x in (f64(student), f64(teacher)):
+        here, found = valid_cells(valid, x.shape[1:3]), {}
+        for b, i, j in zip(*np.nonzero(here), strict=True):
+            cell = b, cell_of(i, x.shape[1], cells[0]), cell_of(j, x.shape[2], cells[1])
+            found[cell] = np.maximum(found.get(cell, -np.inf), x[b, i, j])
+        peaks.append(found)
+    ours, theirs = peaks
+    rows = []
+    for i in ours.keys() & theirs.keys():
+        others = [j for j in ours.keys() & theirs.keys() if j[0] == i[0]]
+        rows.append(
+            np.mean(
+                [
+                    (similarity(ours[i], ours[j]) - similarity(theirs[i], theirs[j])) ** 2
+                    for j in others
+                ]
+            )
+        )
+    return float(np.mean(rows)) if rows else 0.0
+
+
+def ifvd(student, teacher, labels, valid, *, num_classes):
+    maps, grid = together(f64(student), f64(teacher), np.asarray(valid))
+    classes = cell_class(labels, valid, grid)
+    total = 0.0
+    for p, pair in maps.items():
+        same = [q for q in maps if q[0] == p[0] and classes[q] == classes[p]]
+        ours, theirs = (
+            similarity(pair[k], np.mean([maps[q][k] for q in same], axis=0)) for k in (0, 1)
+        )
+        total += (ours - theirs) ** 2
+    return total / max(1, len(maps))
+
+
+def cirkd(student, teacher, labels, valid, *, num_classes, temperature=0.1, pixel=1.0, region=0.1):
+    maps, grid = together(f64(student), f64(teacher), np.asarray(valid))
+    classes = cell_class(labels, valid, grid)
+    ours, theirs = ({p: unit(pair[k]) for p, pair in maps.items()} for k in (0, 1))
+
+    def centres(x):
+        groups = {}
+        for p, v in x.items():
+            groups.setdefault((p[0], classes[p]), []).append(v)
+        return [unit(np.mean(groups[key], axis=0)) for key in sorted(groups)]
+
+    def row(p, x, others):
+        return [x[p] @ o / temperature for o in others]
+
+    by_pixel, by_region = [], []
+    for p in maps:
+        for image in {q[0] for q in maps}:
+            s, t = ([x[q] for q in maps if q[0] == image] for x in (ours, theirs))
+            by_pixel.append(kl_of(row(p, ours, s), row(p, theirs, t)))
+        by_region.append(kl_of(row(p, ours, centres(ours)), row(p, theirs, centres(theirs))))
+    if not by_pixel:
+        return 0.0
+    return pixel * np.mean(by_pixel) + region * np.mean(by_region)
+
+
 def finite_difference(fn, x, step=1e-5):
     """Central differences of the scalar fn(x) at every entry of x, in float64."""
     x = f64(x).copy()
