@@ -9,7 +9,15 @@ from pathlib import Path
 
 import jax
 
-from collabseg_jax import data, distributed, evaluate, experiment, pictures, training_data
+from collabseg_jax import (
+    data,
+    distributed,
+    evaluate,
+    experiment,
+    losses,
+    pictures,
+    training_data,
+)
 from collabseg_jax import sharding as shardings
 from collabseg_jax import step as steps
 from collabseg_jax import workdir as workdirs
@@ -38,6 +46,8 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
     workdirs.refuse_other_config(config, workdir)
     spec = experiment.find_spec(config)
     built = experiment.build(config, num_classes=spec.num_classes)
+    if "custom" in built.objective.terms:
+        losses.load_custom(config.losses.custom.fn)  # before any work: it may not be there
     mesh = shardings.make_mesh(**config.mesh)
     layout = shardings.train_layout(mesh, batch_size=config.batch_size, crop=config.data.crop)
     prepared = experiment.prepare_data(config)
@@ -90,8 +100,8 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
             # Reading a value every step keeps the host from running ahead (and two CPU processes
             # from hanging); it costs nothing where the step is longer than the dispatch.
             with waits.on("device"):
-                losses = {name: float(logs[f"{name}/ce"]) for name in STUDENTS}
-            note = "  ".join(f"{name} ce {value:.3f}" for name, value in losses.items())
+                errors = {name: float(logs[f"{name}/ce"]) for name in STUDENTS}
+            note = "  ".join(f"{name} ce {value:.3f}" for name, value in errors.items())
             progress.advance(note=note)
             if int(logs["skipped_in_a_row"]) > 0:
                 complain(step, logs, limit=config.max_skipped)

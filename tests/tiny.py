@@ -76,12 +76,12 @@ class Student(nn.Module):
         return SegOutput(tuple(stages), embedding, self.classifier(embedding))
 
 
-def make_pair(needs=("common", "hfd")):
+def make_pair(needs=("common", "hfd"), **options):
     cnn, vit = Student("cnn"), Student("vit")
     bridges = None
     if needs:
         bridges = Bridges(cnn.stage_channels, vit.stage_channels, tuple(needs), common_channels=6)
-    return pair.Pair(cnn, vit, bridges, tuple(needs))
+    return pair.Pair(cnn, vit, bridges, tuple(needs), **options)
 
 
 def make_optimizers(kind="sgd", lr=0.1, clip_norm=1.0):
@@ -104,7 +104,7 @@ def make_batch(size=4, shape=(32, 48), seed=0):
 def make_run(table=None, *, batch_size=4, data=1, space=1, optimizer="sgd", lr=0.1, ramp_steps=0):
     """(state, jitted step, layout of batches) of a tiny run."""
     goal = objective.build(table or FULL, ramp_steps=ramp_steps)
-    made = make_pair(goal.needs)
+    made = make_pair(goal.needs, **goal.pair_options)
     optimizers = make_optimizers(optimizer, lr)
     mesh = sharding.make_mesh(data, space, devices=jax.devices()[: data * space])
     layout = sharding.train_layout(mesh, batch_size=batch_size, crop=(32, 48))

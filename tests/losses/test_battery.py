@@ -203,12 +203,8 @@ def test_bfloat16_is_computed_in_float32(name, options):
 @pytest.mark.parametrize("name", CASES)
 def test_jit_equals_eager(name):
     case, arrays, options = CASES[name], CASES[name].make(8), CASES[name].options[0]
-    static, traced = split(case.keywords(arrays, options))
-    jitted = jax.jit(
-        lambda x, kw: direct(name, dict(zip(arrays, x, strict=True)), dict(static) | kw)
-    )
-    eager = direct(name, arrays, dict(static) | traced)
-    np.testing.assert_allclose(jitted(list(arrays.values()), traced), eager, rtol=2e-6)
+    eager = direct(name, arrays, case.keywords(arrays, options))
+    np.testing.assert_allclose(call(name, arrays, options), eager, rtol=2e-6)
 
 
 @expand(draws=False)
@@ -260,8 +256,9 @@ def test_padding_does_not_matter(name, fill):
         padded[key] = np.pad(value, width, constant_values=blank)
     value, gradients = run(name, padded, {})
     clean_value, clean = run(name, arrays, {})
-    np.testing.assert_allclose(value, clean_value, rtol=1e-6)
+    np.testing.assert_allclose(value, clean_value, rtol=2e-6)
     g, h = gradients[case.learner], clean[case.learner]
     inside = tuple(slice(0, n) for n in h.shape)
-    np.testing.assert_allclose(g[inside], h, rtol=1e-6, atol=1e-8)
+    # Sums of another length are added up in another order.
+    np.testing.assert_allclose(g[inside], h, rtol=1e-5, atol=1e-6 * np.abs(h).max())
     assert np.count_nonzero(g) == np.count_nonzero(g[inside])  # and no NaN outside
