@@ -94,9 +94,15 @@ def build(config, *, num_classes: int) -> Experiment:
         )
     balance.check_class_weights(config.losses.ce.class_weights, num_classes)
     inference(config)
+    frozen = tuple(s for s in STUDENTS if config[s].get("frozen", False))
+    if len(frozen) == len(STUDENTS):
+        raise InputError(
+            "config.cnn.frozen and config.vit.frozen are both true, expected a student that learns"
+        )
     objective = objectives.build(
         {name: dict(row) for name, row in config.losses.items()},
         ramp_steps=_steps_or_share(config.ramp_steps, config.steps, 4),
+        frozen=frozen,
     )
     rows = {}
     for part in (*STUDENTS, "bridges"):
@@ -107,6 +113,7 @@ def build(config, *, num_classes: int) -> Experiment:
     optimizers = {
         part: optim.build(steps=config.steps, **{k: row[k] for k in _OPTIMIZER_KEYS if k in row})
         for part, row in rows.items()
+        if part not in frozen
     }
     options = model_options(config)
     pair = pairs.build(
@@ -117,6 +124,7 @@ def build(config, *, num_classes: int) -> Experiment:
         precision=config.precision,
         cnn_options=options["cnn"],
         vit_options=options["vit"],
+        frozen=frozen,
         **objective.pair_options,
     )
     return Experiment(pair, objective, optimizers)
@@ -124,7 +132,7 @@ def build(config, *, num_classes: int) -> Experiment:
 
 def model_options(config) -> dict[str, dict]:
     """{student: options of `models.build`} of a config."""
-    other = (*_OPTIMIZER_KEYS, "model", "pretrained")
+    other = (*_OPTIMIZER_KEYS, "model", "pretrained", "frozen")
     return {s: {k: v for k, v in config[s].items() if k not in other} for s in STUDENTS}
 
 
@@ -160,6 +168,8 @@ def initial_state(config, experiment: Experiment, mesh):
                 variables=variables[name],
             )
             console(f"{name}: {summary}")
+        if name in experiment.pair.frozen:
+            console(f"{name}: frozen" + ("" if path else ", at random weights: none were given"))
     return jax.jit(
         lambda v: state.create(v, experiment.optimizers, _key(config, 1)),
         out_shardings=shardings.replicated(mesh),

@@ -27,6 +27,7 @@ class Pair:
       needs: the kinds of cross features to compute: "hfd", "common", "to_peer", "mgd".
       borrowed_grad: whether the borrowed stages' own parameters learn from "hfd" too.
       mask_ratio: share of the positions that "mgd" masks, in [0, 1].
+      frozen: a student that does not learn, at most one: it runs as in evaluation.
     """
 
     cnn: nn.Module
@@ -35,6 +36,7 @@ class Pair:
     needs: tuple[str, ...] = ()
     borrowed_grad: bool = False
     mask_ratio: float = 0.75
+    frozen: tuple[str, ...] = ()
 
 
 class PairOutput(NamedTuple):
@@ -111,13 +113,16 @@ def _borrow(pair, student, variables, features):
     """Features through a student's second stage, whose parameters are stopped.
 
     They learn if `borrowed_grad` says so. BatchNorm sees the statistics of what it is given and
-    leaves the running averages alone (the collection is not mutable here); stochastic depth is off.
+    leaves the running averages alone (the collection is not mutable here); a frozen student's uses
+    those averages. Stochastic depth is off.
     """
     used = variables[student]
     if not pair.borrowed_grad:
         used = jax.lax.stop_gradient(used)
-    model = getattr(pair, student)
-    return model.apply(used, 2, features, batch_stats=True, drop=False, method="stage")
+    own = student not in pair.frozen
+    return getattr(pair, student).apply(
+        used, 2, features, batch_stats=own, drop=False, method="stage"
+    )
 
 
 def _keep(pair, student, features, rng):
@@ -127,18 +132,22 @@ def _keep(pair, student, features, rng):
 
 
 def forward(pair: Pair, variables: dict, images, *, rng) -> tuple[PairOutput, dict]:
-    """Both students in training mode, and what crosses between them.
+    """Both students in training mode (frozen: as in evaluation), and what crosses between them.
 
     Args:
       variables: as `init` returns.
       images: float [B, H, W, 3], normalised.
       rng: key for dropout, stochastic depth, and the masks of "mgd".
     Returns:
-      PairOutput, and the new batch_stats {"cnn": ..., "vit": ...}.
+      PairOutput, and the new batch_stats {"cnn": ..., "vit": ...} of those that learn.
     Source: Zhu et al. 2023, figure 2; docs/method.md.
     """
     students, batch_stats = {}, {}
     for i, name in enumerate(STUDENTS):
+        if name in pair.frozen:
+            output = getattr(pair, name).apply(variables[name], images, train=False)
+            students[name] = jax.lax.stop_gradient(output)
+            continue
         students[name], updates = getattr(pair, name).apply(
             variables[name],
             images,

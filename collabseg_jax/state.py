@@ -10,7 +10,10 @@ from flax import struct
 
 @struct.dataclass
 class TrainState:
-    """One student, or the bridges: parameters, running statistics, optimizer state."""
+    """One student, or the bridges: parameters, running statistics, optimizer state.
+
+    The optimizer state of a frozen student is empty.
+    """
 
     params: Any
     batch_stats: Any
@@ -46,14 +49,13 @@ class CollabState:
 def create(
     variables: dict, optimizers: dict[str, optax.GradientTransformation], rng
 ) -> CollabState:
-    """A state at step 0 from `pair.init`'s variables and one optimizer for each part."""
+    """A state at step 0 from `pair.init`'s variables and an optimizer for each part that learns."""
     parts = {}
-    for name, tx in optimizers.items():
-        params = variables[name]["params"]
+    for name, held in variables.items():
         parts[name] = TrainState(
-            params=params,
-            batch_stats=variables[name].get("batch_stats", {}),
-            opt_state=tx.init(params),
+            params=held["params"],
+            batch_stats=held.get("batch_stats", {}),
+            opt_state=optimizers[name].init(held["params"]) if name in optimizers else (),
         )
     zeros = {k: jnp.zeros((), jnp.int32) for k in ("step", "skipped", "skipped_in_a_row")}
     return CollabState(rng=rng, **zeros, **parts)

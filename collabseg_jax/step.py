@@ -17,7 +17,7 @@ PARTS = (*STUDENTS, "bridges")
 
 
 def train_step(state, batch, *, pair, objective, optimizers, jitter):
-    """One step of both students and the bridges.
+    """One step of both students and the bridges; a frozen student stays as it is.
 
     Where a loss or a gradient is not finite, all parts stay as they are and the step is counted as
     skipped: what one student cannot learn from would spoil the other through the next step.
@@ -36,26 +36,27 @@ def train_step(state, batch, *, pair, objective, optimizers, jitter):
     images = augment.normalize(images)
     labels = jnp.where(batch["valid"][:, None, None], batch["label"], 255)
 
+    learning = [name for name in PARTS if name not in pair.frozen]
+
     def loss(params):
-        variables = {
-            name: {"params": params[name], "batch_stats": getattr(state, name).batch_stats}
-            for name in PARTS
-        }
+        variables = {name: getattr(state, name).variables for name in PARTS}
+        for name in learning:
+            variables[name]["params"] = params[name]
         output, batch_stats = pairs.forward(pair, variables, images, rng=keys["forward"])
         totals, logs = objectives.evaluate(
             objective, output, labels, step=state.step, rng=keys["select"]
         )
         return totals["cnn"] + totals["vit"], (logs, batch_stats)
 
-    params = {name: getattr(state, name).params for name in PARTS}
+    params = {name: getattr(state, name).params for name in learning}
     grads, (logs, batch_stats) = jax.grad(loss, has_aux=True)(params)
-    for name in PARTS:
+    for name in learning:
         logs[f"{name}/grad_norm"] = optax.global_norm(grads[name])
     watched = [logs[f"{name}/total"] for name in STUDENTS]
-    watched += [logs[f"{name}/grad_norm"] for name in PARTS]
+    watched += [logs[f"{name}/grad_norm"] for name in learning]
     finite = jnp.isfinite(jnp.stack(watched)).all()
     parts = {}
-    for name in PARTS:
+    for name in learning:
         part = getattr(state, name)
         updates, opt_state = optimizers[name].update(grads[name], part.opt_state, part.params)
         updated = part.replace(

@@ -52,6 +52,7 @@ def get_config():
     c.cnn.bn_momentum = 0.9  # share of the old running average
     c.cnn.dropout = 0.1
     c.cnn.dropout_kind = "channel"  # channel | element
+    c.cnn.frozen = False  # teaches and does not learn: ordinary distillation
     c.cnn.optimizer = "sgd"
     c.cnn.lr = 0.01
     c.cnn.momentum = 0.9
@@ -72,6 +73,7 @@ def get_config():
     c.vit.dropout = 0.1
     c.vit.dropout_kind = "channel"  # channel | element
     c.vit.drop_path = 0.1
+    c.vit.frozen = False  # teaches and does not learn: ordinary distillation
     c.vit.optimizer = "adamw"
     c.vit.lr = 6e-5
     c.vit.momentum = 0.9

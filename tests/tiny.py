@@ -110,11 +110,13 @@ def make_batch(size=4, shape=(32, 48), seed=0):
     return {"image": image, "label": label, "valid": np.ones(size, bool)}
 
 
-def make_run(table=None, *, batch_size=4, data=1, space=1, optimizer="sgd", lr=0.1, ramp_steps=0):
+def make_run(
+    table=None, *, batch_size=4, data=1, space=1, optimizer="sgd", lr=0.1, ramp_steps=0, frozen=()
+):
     """(state, jitted step, layout of batches) of a tiny run."""
-    goal = objective.build(table or FULL, ramp_steps=ramp_steps)
-    made = make_pair(goal.needs, **goal.pair_options)
-    optimizers = make_optimizers(optimizer, lr)
+    goal = objective.build(table or FULL, ramp_steps=ramp_steps, frozen=frozen)
+    made = make_pair(goal.needs, frozen=frozen, **goal.pair_options)
+    optimizers = {k: tx for k, tx in make_optimizers(optimizer, lr).items() if k not in frozen}
     mesh = sharding.make_mesh(data, space, devices=jax.devices()[: data * space])
     layout = sharding.train_layout(mesh, batch_size=batch_size, crop=(32, 48))
     variables = init(made)
