@@ -33,11 +33,17 @@ flags.DEFINE_integer("process_id", -1, "with --coordinator_address=HOST:PORT")
 
 
 def config_name(path: str) -> str:
-    """configs/ade20k.py -> ade20k; a folder below configs/ stays: ablations/dml."""
-    parts = Path(path.split(":")[0]).with_suffix("").parts
+    """configs/ade20k.py -> ade20k; a folder below configs/ stays, and so does what follows a colon.
+
+    configs/ablations/dml.py:camvid -> ablations/dml_camvid
+    """
+    path, _, argument = path.partition(":")
+    path = Path(path).with_suffix("")
+    path = path.with_name(f"{path.name}_{argument}") if argument else path
+    parts = path.parts
     if "configs" in parts:
         parts = parts[len(parts) - parts[::-1].index("configs") :]
-    return str(Path(*parts)) if "configs" in Path(path).parts else parts[-1]
+    return str(Path(*parts)) if "configs" in path.parts else parts[-1]
 
 
 def run(config, *, mode: str, workdir: str):
@@ -124,7 +130,10 @@ def _explain(error: Exception, argv: list[str], path: str) -> InputError:
     spec = importlib.util.spec_from_file_location("config_of_the_command_line", path.split(":")[0])
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)  # an error in the file itself surfaces here, whole
-    valid = _keys(module.get_config().to_dict())
+    try:
+        valid = _keys(module.get_config(*path.split(":")[1:]).to_dict())
+    except ValueError as refused:  # what follows the colon
+        return InputError(str(refused))
     for argument in argv[1:]:
         match = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
         if match and match[1] not in valid:

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from collabseg_jax import augment, experiment, pair, train
+from collabseg_jax import augment, experiment, pair, sharding, train
+from collabseg_jax.checkpoint import Checkpoints
 from collabseg_jax.errors import InputError
 from configs import base
 from tests import tiny
@@ -21,11 +22,9 @@ def test_nothing_of_it_moves(frozen):
     jax.tree.map(np.testing.assert_array_equal, after[frozen], before[frozen])
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), after[learner], before[learner])
     assert all(jax.tree.leaves(moved["params"]))
-    of_it = {key for key in logs if key.startswith(f"{frozen}/")}
-    assert not of_it & {
-        f"{frozen}/{key}" for key in ("hfd", "bsd_region", "bsd_pixel", "grad_norm")
-    }
-    assert {f"{learner}/{key}" for key in ("hfd", "bsd_region", "bsd_pixel")} <= set(logs)
+    learnt = ("hfd", "bsd_region", "bsd_pixel", "grad_norm")
+    assert not {f"{frozen}/{key}" for key in learnt} & set(logs)
+    assert {f"{learner}/{key}" for key in learnt} <= set(logs)
     assert float(logs[f"{frozen}/total"]) == 0 < float(logs[f"{frozen}/ce"])
 
 
@@ -60,24 +59,48 @@ def test_one_student_has_to_learn():
         experiment.build(config, num_classes=3)
 
 
-@pytest.mark.usefixtures("tiny_models")
-def test_a_run_with_a_frozen_partner_and_a_custom_loss(data_dir, tmp_path):
-    """It stops, continues and can be evaluated; for that the custom loss is not needed."""
-    path = tmp_path / "mine.py"
+def custom(path, data_dir, **overrides):
     path.write_text("def loss(view):\n    return ((view.f4.mean() - view.peer_f4.mean()) ** 2)\n")
-    overrides = {"cnn.frozen": True, "losses.custom.fn": f"{path}:loss"}
-    overrides |= {"losses.custom.weight": 1.0, "steps": 2, "eval.every": 0}
-    config = tiny.make_config(data_dir, **overrides)
+    row = {"losses.custom.fn": f"{path}:loss", "losses.custom.weight": 1.0, "cnn.frozen": True}
+    return tiny.make_config(data_dir, **row, **overrides)
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_its_state_is_saved_and_restored(tmp_path):
+    """And for that, nothing of a custom loss is needed."""
+    path = tmp_path / "mine.py"
+    config = custom(path, "")
+    path.unlink()
+    built, mesh = (
+        experiment.build(config, num_classes=3),
+        sharding.make_mesh(devices=jax.devices()[:1]),
+    )
+    like = experiment.abstract_state(config, built, mesh)
+    ones = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), like.replace(rng=like.step))
+    filled = jax.device_put(ones.replace(rng=jax.random.key(0)), sharding.replicated(mesh))
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, filled)
+    checkpoints.close()
+    _, found = experiment.restore(tmp_path, config, num_classes=3, mesh=mesh)
+    assert jax.tree.structure(found) == jax.tree.structure(like)
+    jax.tree.map(np.testing.assert_array_equal, found.cnn, ones.cnn)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny_models")
+def test_a_whole_run(data_dir, tmp_path):
+    config = custom(tmp_path / "mine.py", data_dir, **{"steps": 2, "eval.every": 0})
     workdir = tmp_path / "run"
     train.run(config, workdir)
-    path.unlink()
+    (tmp_path / "mine.py").unlink()
     found = tiny.trained_arrays(workdir, config)
     assert found["step"] == 2
-    made = experiment.build(config, num_classes=8).pair
-    fresh = jax.jit(lambda: pair.init(made, experiment._key(config, 0)))()
+    built = experiment.build(config, num_classes=8)
+    fresh = experiment.initial_state(config, built, sharding.make_mesh(devices=jax.devices()[:1]))
     jax.tree.map(
         np.testing.assert_array_equal,
         (found["cnn"].params, found["cnn"].batch_stats),
-        (fresh["cnn"]["params"], fresh["cnn"]["batch_stats"]),
+        jax.device_get((fresh.cnn.params, fresh.cnn.batch_stats)),
     )
-    assert "custom" in (workdir / "config.json").read_text()
+    logged = (workdir / "metrics.jsonl").read_text()
+    assert "vit/custom" in logged and "cnn/custom" not in logged

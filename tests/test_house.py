@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from collabseg_jax import data, experiment, pair, state
+from collabseg_jax import data, experiment, objective, pair, state
+from configs import ablations
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "collabseg_jax"
@@ -63,8 +64,9 @@ def test_imports_go_down_only():
 CONFIGS = sorted(
     p.relative_to(ROOT)
     for p in (ROOT / "configs").rglob("*.py")
-    if p.stem not in ("__init__", "base")
+    if p.stem not in ("__init__", "base") and p.parent.name != "ablations"
 )
+ABLATIONS = sorted(p.stem for p in (ROOT / "configs" / "ablations").glob("[!_]*.py"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=str)
@@ -85,6 +87,28 @@ def test_every_config_builds(path, tmp_path):
             lambda v, x, m=model: m.apply(v, x, train=False), part.variables, images
         )
         assert output.logits.shape[-1] == spec.num_classes
+
+
+@pytest.mark.parametrize("name", ablations.BASES)
+def test_every_ablation_is_another_one(name):
+    """Each page is a config of its own; of the config it starts from, only losses differ."""
+    start, seen = experiment.flatten(ablations.start(name)), {}
+    for page in ABLATIONS:
+        config = importlib.import_module(f"configs.ablations.{page}").get_config(name)
+        goal = objective.build({k: dict(row) for k, row in config.losses.items()})
+        flat = experiment.flatten(config)
+        assert all(flat[k] == start[k] for k in flat if not k.startswith("losses."))
+        used = sorted((k, sorted(goal.options[k].items())) for k in goal.weights)
+        key = repr((used, goal.weights, goal.needs, goal.pair_options))
+        assert key not in seen, f"{page} is {seen.get(key)} again"
+        seen[key] = page
+        assert (goal.weights == {}) == (page == "alone")
+        assert (flat == start) == (page == "full")
+
+
+def test_an_ablation_of_no_config():
+    with pytest.raises(ValueError, match="unknown config 'camvdi' to start from; valid: quickst"):
+        ablations.start("camvdi")
 
 
 def test_every_key_is_read():

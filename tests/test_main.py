@@ -136,6 +136,7 @@ def test_workdir_is_named_after_the_config():
     assert main.config_name("configs/ade20k.py") == "ade20k"
     assert main.config_name("/somewhere/configs/ablations/dml.py") == "ablations/dml"
     assert main.config_name("my_config.py") == "my_config"
+    assert main.config_name("configs/ablations/dml.py:camvid") == "ablations/dml_camvid"
 
 
 def test_compiled_programs_are_kept_where_the_person_says(monkeypatch, tmp_path):

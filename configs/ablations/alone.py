@@ -1,0 +1,9 @@
+"""Each student by itself, without a word to the other."""
+
+from configs import ablations
+
+
+def get_config(name="quickstart"):
+    """See above."""
+    c = ablations.silent(name)
+    return c

@@ -1,0 +1,10 @@
+"""Attention transfer (Zagoruyko & Komodakis 2017)."""
+
+from configs import ablations
+
+
+def get_config(name="quickstart"):
+    """See above."""
+    c = ablations.silent(name)
+    c.losses.at.weight = 1e4
+    return c

@@ -1,0 +1,10 @@
+"""CIRKD within the batch (Yang et al. 2022)."""
+
+from configs import ablations
+
+
+def get_config(name="quickstart"):
+    """See above."""
+    c = ablations.silent(name)
+    c.losses.cirkd.weight = 1.0
+    return c

@@ -1,0 +1,10 @@
+"""CWD on logits (Shu et al. 2021)."""
+
+from configs import ablations
+
+
+def get_config(name="quickstart"):
+    """See above."""
+    c = ablations.silent(name)
+    c.losses.cwd.weight = 3.0
+    return c

@@ -1,0 +1,10 @@
+"""DIST (Huang et al. 2022)."""
+
+from configs import ablations
+
+
+def get_config(name="quickstart"):
+    """See above."""
+    c = ablations.silent(name)
+    c.losses.dist.weight = 1.0
+    return c

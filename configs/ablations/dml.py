@@ -1,0 +1,10 @@
+"""Deep mutual learning (Zhang et al. 2018)."""
+
+from configs import ablations
+
+
+def get_config(name="quickstart"):
+    """See above."""
+    c = ablations.silent(name)
+    c.losses.dml.weight = 1.0
+    return c

@@ -1,0 +1,10 @@
+"""FitNets (Romero et al. 2015)."""
+
+from configs import ablations
+
+
+def get_config(name="quickstart"):
+    """See above."""
+    c = ablations.silent(name)
+    c.losses.fitnet.weight = 10.0
+    return c

@@ -1,0 +1,9 @@
+"""The method: the paper's three losses."""
+
+from configs import ablations
+
+
+def get_config(name="quickstart"):
+    """See above."""
+    c = ablations.start(name)
+    return c

@@ -1,0 +1,10 @@
+"""Heterogeneous feature distillation alone."""
+
+from configs import ablations
+
+
+def get_config(name="quickstart"):
+    """See above."""
+    c = ablations.silent(name)
+    c.losses.hfd.weight = 0.3
+    return c

@@ -1,0 +1,10 @@
+"""IFVD (Wang et al. 2020)."""
+
+from configs import ablations
+
+
+def get_config(name="quickstart"):
+    """See above."""
+    c = ablations.silent(name)
+    c.losses.ifvd.weight = 20.0
+    return c

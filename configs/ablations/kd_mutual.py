@@ -1,0 +1,10 @@
+"""Hinton's distillation both ways, at the head's resolution."""
+
+from configs import ablations
+
+
+def get_config(name="quickstart"):
+    """See above."""
+    c = ablations.silent(name)
+    c.losses.kd_mutual.weight = 1.0
+    return c

@@ -1,0 +1,10 @@
+"""KDCL (Guo et al. 2020), the better student of each pixel."""
+
+from configs import ablations
+
+
+def get_config(name="quickstart"):
+    """See above."""
+    c = ablations.silent(name)
+    c.losses.kdcl.weight = 1.0
+    return c

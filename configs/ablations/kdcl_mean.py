@@ -1,0 +1,11 @@
+"""KDCL (Guo et al. 2020), the mean of both logits."""
+
+from configs import ablations
+
+
+def get_config(name="quickstart"):
+    """See above."""
+    c = ablations.silent(name)
+    c.losses.kdcl.weight = 1.0
+    c.losses.kdcl.ensemble = "mean"
+    return c

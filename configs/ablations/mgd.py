@@ -1,0 +1,10 @@
+"""MGD (Yang et al. 2022)."""
+
+from configs import ablations
+
+
+def get_config(name="quickstart"):
+    """See above."""
+    c = ablations.silent(name)
+    c.losses.mgd.weight = 2e-5
+    return c

@@ -1,0 +1,10 @@
+"""Region-wise selective distillation alone."""
+
+from configs import ablations
+
+
+def get_config(name="quickstart"):
+    """See above."""
+    c = ablations.silent(name)
+    c.losses.bsd_region.weight = 0.5
+    return c

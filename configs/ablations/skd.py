@@ -1,0 +1,10 @@
+"""Pair-wise structured distillation (Liu et al. 2019)."""
+
+from configs import ablations
+
+
+def get_config(name="quickstart"):
+    """See above."""
+    c = ablations.silent(name)
+    c.losses.skd.weight = 10.0
+    return c
