@@ -94,7 +94,7 @@ def build(config, *, num_classes: int) -> Experiment:
         )
     balance.check_class_weights(config.losses.ce.class_weights, num_classes)
     inference(config)
-    frozen = tuple(s for s in STUDENTS if config[s].get("frozen", False))
+    frozen = tuple(s for s in STUDENTS if config[s].frozen)
     if len(frozen) == len(STUDENTS):
         raise InputError(
             "config.cnn.frozen and config.vit.frozen are both true, expected a student that learns"

@@ -17,6 +17,7 @@ import ml_collections
 
 from collabseg_jax import data, distributed, experiment
 from collabseg_jax.errors import InputError, RunError
+from collabseg_jax.pair import STUDENTS
 from collabseg_jax.report import replace_text, writing
 
 # Keys that older workdirs lack, and the values at which training is what it was without them.
@@ -27,6 +28,14 @@ ADDED_KEYS = {
     "data.oversample": 0.0,
     "data.hue": 0.0,
     "losses.ce.class_weights": "",
+    **{
+        f"losses.{row}.{student}": 1.0
+        for row in ("ce", "hfd", "bsd_region", "bsd_pixel", "dml")
+        for student in STUDENTS
+    },
+    "losses.hfd.borrowed_grad": False,
+    "losses.bsd_region.space": "common",
+    **{f"{student}.frozen": False for student in STUDENTS},
 }
 LIBRARIES = ("collabseg_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 

@@ -1,0 +1,57 @@
+"""The record of a workdir, and what may continue it."""
+
+import json
+
+import pytest
+
+from collabseg_jax import experiment, workdir
+from collabseg_jax.errors import InputError
+from configs import base, quickstart
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """A workdir of the quickstart from when there were four losses with one weight each."""
+    record = quickstart.get_config().to_dict()
+    rows = record["losses"]
+    record["losses"] = {k: rows[k] for k in ("ce", "hfd", "bsd_region", "bsd_pixel", "dml")}
+    later = ("cnn", "vit", "borrowed_grad", "space")
+    for row in record["losses"].values():
+        for key in later:
+            row.pop(key, None)
+    for student in ("cnn", "vit"):
+        del record[student]["frozen"]
+    (tmp_path / "config.json").write_text(json.dumps({"config": record}))
+    return tmp_path
+
+
+def test_a_run_from_before_there_were_more_losses_goes_on(recorded):
+    workdir.refuse_other_config(quickstart.get_config(), recorded)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("losses.at.weight", 1.0),
+        ("losses.hfd.vit", 0.5),
+        ("losses.hfd.borrowed_grad", True),
+        ("cnn.frozen", True),
+        ("losses.dml.temperature", 2.0),
+    ],
+)
+def test_but_not_with_what_it_did_not_have(recorded, key, value):
+    config = quickstart.get_config()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(InputError, match=rf"another configuration: .*\b{key} \("):
+        workdir.refuse_other_config(config, recorded)
+
+
+def test_and_it_builds(recorded):
+    """For eval, predict and export: the same pair and weights as today's config."""
+    config = workdir.recorded_config(recorded, base.get_config())
+    then = experiment.build(config, num_classes=8)
+    now = experiment.build(quickstart.get_config(), num_classes=8)
+    for name in ("weights", "ce_weights", "terms", "options", "ramp_steps"):
+        assert getattr(then.objective, name) == getattr(now.objective, name)
+    assert then.pair.bridges == now.pair.bridges
+    assert then.pair.borrowed_grad is now.pair.borrowed_grad is False
