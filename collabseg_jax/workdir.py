@@ -155,7 +155,9 @@ def recorded_config(workdir, overrides) -> ml_collections.ConfigDict:
                 config[section] = ml_collections.ConfigDict()
             config.update_from_flattened_dict({key: value})
     recorded = experiment.flatten(config)
-    config.update_from_flattened_dict({k: v for k, v in ADDED_KEYS.items() if k not in recorded})
+    sections = {key.rpartition(".")[0] for key in recorded}  # a loss may be younger than the run
+    added = {k: v for k, v in ADDED_KEYS.items() if k.rpartition(".")[0] in sections}
+    config.update_from_flattened_dict({k: v for k, v in added.items() if k not in recorded})
     return config
 
 
