@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from collabseg_jax.data.builders import base
+from collabseg_jax.data.builders import base, finding
 from collabseg_jax.data.prepared import Prepared
 from collabseg_jax.data.reading import Reading, fetch_files, fetch_record, read_all
 from collabseg_jax.data.spec import IGNORE, DatasetSpec
@@ -50,9 +50,9 @@ def check_files(
         errors.update((message.replace(f"{raw_dir}{os.sep}", ""), None) for message in messages)
 
     pairs, readings = {}, {}
-    with base.reporting(report):
+    with finding.reporting(report):
         pairs = builder_class.find_pairs(raw_dir, report)
-    with base.reporting(report):
+    with finding.reporting(report):
         spec = builder_class.find_spec(raw_dir, report)
     for split, members in pairs.items():
         if spec.classes:  # without them nobody can say what a label should hold

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from collabseg_jax.data import places
-from collabseg_jax.data.builders.base import progress
+from collabseg_jax.data.progress import progress
 from collabseg_jax.errors import RunError
 
 INFO = "dataset_info.json"  # sent last: a folder without it is not a copy

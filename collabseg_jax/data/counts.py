@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from collabseg_jax.data.batch import reading_threads
-from collabseg_jax.data.builders.base import progress
 from collabseg_jax.data.decode import decode_label
+from collabseg_jax.data.progress import progress
 from collabseg_jax.data.spec import DatasetSpec
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from collabseg_jax.data import places
-from collabseg_jax.data.builders.base import Pair
+from collabseg_jax.data.builders.finding import Pair
 
 _SAMPLED_FILES = 65_536  # all of ADE20K's, in half a second
 _SAMPLED_BYTES = 64

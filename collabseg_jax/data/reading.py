@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from collabseg_jax.data import decode, places
-from collabseg_jax.data.builders import base
+from collabseg_jax.data.builders import finding
+from collabseg_jax.data.progress import progress
 from collabseg_jax.data.records import Records
 from collabseg_jax.data.spec import DatasetSpec
 from collabseg_jax.errors import InputError
@@ -58,7 +59,7 @@ class Reading:
     counts: np.ndarray | None
 
 
-def fetch_files(pair: base.Pair, raw_dir: Path) -> Encoded:
+def fetch_files(pair: finding.Pair, raw_dir: Path) -> Encoded:
     """Reads the two files; their names are their paths in `raw_dir`."""
     encoded, names, errors = [], [], []
     for path in (pair.image, pair.label):
@@ -66,7 +67,7 @@ def fetch_files(pair: base.Pair, raw_dir: Path) -> Encoded:
         try:
             with places.reaching():
                 content = path.read_bytes()
-            encoded.append(content or None)  # `base.files_by_stem` reports empty ones
+            encoded.append(content or None)  # `finding.files_by_stem` reports empty ones
         except OSError as error:
             encoded.append(None)
             errors.append(
@@ -118,7 +119,7 @@ def read_all(
     pool = concurrent.futures.ThreadPoolExecutor(thread_name_prefix="check")
     try:
         readings = pool.map(functools.partial(read, spec=spec), fetches)
-        return [reading for _, reading in zip(base.progress(fetches, what), readings, strict=True)]
+        return [reading for _, reading in zip(progress(fetches, what), readings, strict=True)]
     finally:
         pool.shutdown(cancel_futures=True)
 

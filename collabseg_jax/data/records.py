@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from collabseg_jax.data import counts, decode
-from collabseg_jax.data.builders.base import progress
+from collabseg_jax.data.progress import progress
 from collabseg_jax.data.spec import DatasetSpec
 from collabseg_jax.errors import InputError
 

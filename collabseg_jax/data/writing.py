@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
 from collabseg_jax.data import places
-from collabseg_jax.data.builders.base import progress
+from collabseg_jax.data.progress import progress
 from collabseg_jax.errors import InputError
 
 EXAMPLES_PER_SHARD = 1024

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from collabseg_jax.data.builders import base
+from collabseg_jax.data.builders import base, finding
 from collabseg_jax.data.builders.ade20k_classes import CLASSES
 from collabseg_jax.data.spec import IGNORE, DatasetSpec
 
@@ -36,12 +36,12 @@ class ADE20K(base.PairBuilder):
 
     @classmethod
     def find_pairs(
-        cls, raw_dir: Path, report: base.Report = base.refuse
-    ) -> dict[str, list[base.Pair]]:
+        cls, raw_dir: Path, report: finding.Report = finding.refuse
+    ) -> dict[str, list[finding.Pair]]:
         """The pairs of whichever splits exist; see the base class."""
         root = cls.root(raw_dir)
         folders = {
             split: (root / "images" / folder, root / "annotations" / folder)
             for split, folder in _FOLDERS.items()
         }
-        return base.pairs_of_folders(SPEC, raw_dir, folders, report)
+        return finding.pairs_of_folders(SPEC, raw_dir, folders, report)

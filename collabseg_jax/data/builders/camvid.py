@@ -4,7 +4,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from collabseg_jax.data.builders import base
+from collabseg_jax.data.builders import base, finding
 from collabseg_jax.data.spec import IGNORE, DatasetSpec
 
 SPEC = DatasetSpec(
@@ -53,8 +53,8 @@ class CamVid(base.PairBuilder):
 
     @classmethod
     def find_pairs(
-        cls, raw_dir: Path, report: base.Report = base.refuse
-    ) -> dict[str, list[base.Pair]]:
+        cls, raw_dir: Path, report: finding.Report = finding.refuse
+    ) -> dict[str, list[finding.Pair]]:
         """The pairs of whichever splits exist; see the base class."""
         folders = {s: (raw_dir / s, raw_dir / f"{s}annot") for s in SPEC.splits}
-        return base.pairs_of_folders(SPEC, raw_dir, folders, report)
+        return finding.pairs_of_folders(SPEC, raw_dir, folders, report)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from collabseg_jax.data.builders import base
+from collabseg_jax.data.builders import base, finding
 from collabseg_jax.data.spec import IGNORE, DatasetSpec
 from collabseg_jax.errors import InputError
 
@@ -72,23 +72,23 @@ class Cityscapes(base.PairBuilder):
 
     @classmethod
     def find_pairs(
-        cls, raw_dir: Path, report: base.Report = base.refuse
-    ) -> dict[str, list[base.Pair]]:
+        cls, raw_dir: Path, report: finding.Report = finding.refuse
+    ) -> dict[str, list[finding.Pair]]:
         """The pairs of whichever splits exist, all labels in one encoding; see the base class."""
-        base.check_folder(SPEC, raw_dir)
+        finding.check_folder(SPEC, raw_dir)
         pairs, images, labels = {}, {}, {encoding: {} for encoding in ENCODINGS}
         for split in SPEC.splits:
             image_dir, label_dir = raw_dir / "leftImg8bit" / split, raw_dir / "gtFine" / split
             if not (image_dir.is_dir() or label_dir.is_dir()):
                 continue
             pairs[split] = []
-            with base.reporting(report):
+            with finding.reporting(report):
                 for encoding in ENCODINGS:
                     ending = f"_gtFine_{encoding}"
                     labels[encoding][split] = _files_of_cities(label_dir, ending, report)
                 images[split] = _files_of_cities(image_dir, _IMAGE_ENDING, report)
         if not pairs:
-            raise base.no_such_set(SPEC, raw_dir, "leftImg8bit and gtFine")
+            raise finding.no_such_set(SPEC, raw_dir, "leftImg8bit and gtFine")
         encoding = _choose(images, labels)
         [other] = ENCODINGS.keys() - {encoding}
         mixed = []
@@ -109,32 +109,32 @@ class Cityscapes(base.PairBuilder):
         return pairs
 
     @classmethod
-    def find_spec(cls, raw_dir: Path, report: base.Report = base.refuse) -> DatasetSpec:
+    def find_spec(cls, raw_dir: Path, report: finding.Report = finding.refuse) -> DatasetSpec:
         """The spec of the encoding that `find_pairs` chooses; see the base class."""
         return ENCODINGS[_encoding(cls.find_pairs(raw_dir, report))]
 
     @classmethod
-    def records(cls, pairs: Mapping[str, list[base.Pair]]) -> dict[str, Sequence[dict]]:
+    def records(cls, pairs: Mapping[str, list[finding.Pair]]) -> dict[str, Sequence[dict]]:
         """Says which label files were chosen; see the base class."""
         text = f"{cls.name}: labels are *_gtFine_{_encoding(pairs)}.png"
         print(text, file=sys.stderr, flush=True)
         return super().records(pairs)
 
 
-def _encoding(pairs: Mapping[str, list[base.Pair]]) -> str:
+def _encoding(pairs: Mapping[str, list[finding.Pair]]) -> str:
     """The one that all labels have."""
     labels = (pair.label.stem.rpartition("_")[2] for split in pairs.values() for pair in split)
     return next(labels, "labelIds")
 
 
-def _files_of_cities(folder: Path, ending: str, report: base.Report) -> dict[str, Path]:
+def _files_of_cities(folder: Path, ending: str, report: finding.Report) -> dict[str, Path]:
     """The PNG files with such an ending in all folders of `folder`; names begin with the city."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected a folder for each city in it")
     files = {}
     for city in sorted(folder.iterdir()):
         if city.is_dir():
-            files |= base.files_by_stem(city, base.LABEL_SUFFIXES, ending, report)
+            files |= finding.files_by_stem(city, finding.LABEL_SUFFIXES, ending, report)
     return files
 
 
@@ -148,9 +148,14 @@ def _choose(images: Mapping, labels: Mapping) -> str:
 
 
 def _match(
-    raw_dir: Path, split: str, images: Mapping, labels: Mapping, encoding: str, report: base.Report
-) -> list[base.Pair]:
-    return base.match_pairs(
+    raw_dir: Path,
+    split: str,
+    images: Mapping,
+    labels: Mapping,
+    encoding: str,
+    report: finding.Report,
+) -> list[finding.Pair]:
+    return finding.match_pairs(
         images,
         labels,
         where=f"{raw_dir / 'leftImg8bit' / split} and {raw_dir / 'gtFine' / split}",

@@ -9,13 +9,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from collabseg_jax.data import places
-from collabseg_jax.data.builders import base
+from collabseg_jax.data.builders import base, finding
 from collabseg_jax.data.spec import IGNORE, DatasetSpec
 from collabseg_jax.errors import InputError
 
 CLASSES_FILE = "classes.txt"
 _IGNORED = "ignore"  # the name, in that file, of what is no class
-IMAGE_SUFFIXES = (*base.IMAGE_SUFFIXES, ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (*finding.IMAGE_SUFFIXES, ".bmp", ".tif", ".tiff", ".webp")
 
 SPEC = DatasetSpec(
     name="folder",
@@ -41,9 +41,9 @@ class Folder(base.PairBuilder):
     name = SPEC.name
 
     @classmethod
-    def find_spec(cls, raw_dir: Path, report: base.Report = base.refuse) -> DatasetSpec:
+    def find_spec(cls, raw_dir: Path, report: finding.Report = finding.refuse) -> DatasetSpec:
         """The spec with the classes of `classes.txt`; see the base class."""
-        base.check_folder(SPEC, raw_dir)
+        finding.check_folder(SPEC, raw_dir)
         path = raw_dir / CLASSES_FILE
         try:
             return parse_classes(path.read_bytes().decode("utf-8-sig"), str(path))
@@ -58,35 +58,35 @@ class Folder(base.PairBuilder):
 
     @classmethod
     def find_pairs(
-        cls, raw_dir: Path, report: base.Report = base.refuse
-    ) -> dict[str, list[base.Pair]]:
+        cls, raw_dir: Path, report: finding.Report = finding.refuse
+    ) -> dict[str, list[finding.Pair]]:
         """The pairs of whichever splits exist; see the base class."""
-        base.check_folder(SPEC, raw_dir)
+        finding.check_folder(SPEC, raw_dir)
         pairs = {}
         for split in SPEC.splits:
             images, labels = raw_dir / "images" / split, raw_dir / "labels" / split
             if not (images.is_dir() or labels.is_dir()):
                 continue
             pairs[split] = []
-            with base.reporting(report):
-                found = base.match_pairs(
+            with finding.reporting(report):
+                found = finding.match_pairs(
                     _files(images, report),
                     _files(labels, report),
                     where=f"{images} and {labels}",
                     report=report,
                 )
                 for pair in found:
-                    if pair.label.suffix.lower() in base.LABEL_SUFFIXES:
+                    if pair.label.suffix.lower() in finding.LABEL_SUFFIXES:
                         pair = dataclasses.replace(pair, name=f"{split}/{pair.name}")
                         pairs[split].append(pair)
                     else:
                         report(f"{pair.label}: a label, expected PNG (lossless, unlike JPEG)")
         if not pairs:
-            raise base.no_such_set(SPEC, raw_dir, "images/train and labels/train")
+            raise finding.no_such_set(SPEC, raw_dir, "images/train and labels/train")
         return pairs
 
 
-def _files(folder: Path, report: base.Report) -> dict[str, Path]:
+def _files(folder: Path, report: finding.Report) -> dict[str, Path]:
     """Pictures in `folder` and all folders below, by their path in it without the suffix."""
     files = {}
     below = sorted(_folders_below(folder)) if folder.is_dir() else []
@@ -94,7 +94,7 @@ def _files(folder: Path, report: base.Report) -> dict[str, Path]:
         place = inner.relative_to(folder)
         if any(part.startswith(".") for part in place.parts):
             continue
-        for stem, path in base.files_by_stem(inner, IMAGE_SUFFIXES, report=report).items():
+        for stem, path in finding.files_by_stem(inner, IMAGE_SUFFIXES, report=report).items():
             files[(place / stem).as_posix()] = path
     return files
 

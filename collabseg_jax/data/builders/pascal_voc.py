@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from collabseg_jax.data.builders import base
+from collabseg_jax.data.builders import base, finding
 from collabseg_jax.data.spec import DatasetSpec
 
 SPEC = DatasetSpec(
@@ -82,21 +82,23 @@ class PascalVOC(base.PairBuilder):
 
     @classmethod
     def find_pairs(
-        cls, raw_dir: Path, report: base.Report = base.refuse
-    ) -> dict[str, list[base.Pair]]:
+        cls, raw_dir: Path, report: finding.Report = finding.refuse
+    ) -> dict[str, list[finding.Pair]]:
         """The pairs of the training and validation lists; see the base class."""
-        base.check_folder(SPEC, raw_dir)
+        finding.check_folder(SPEC, raw_dir)
         root = cls.root(raw_dir)
         lists, augmented = root / "ImageSets" / "Segmentation", root / "SegmentationClassAug"
         if not lists.is_dir():
-            raise base.no_such_set(SPEC, raw_dir, "ImageSets/Segmentation")
-        images = base.files_by_stem(root / "JPEGImages", base.IMAGE_SUFFIXES, report=report)
-        labels = base.files_by_stem(root / "SegmentationClass", base.LABEL_SUFFIXES, report=report)
+            raise finding.no_such_set(SPEC, raw_dir, "ImageSets/Segmentation")
+        images = finding.files_by_stem(root / "JPEGImages", finding.IMAGE_SUFFIXES, report=report)
+        labels = finding.files_by_stem(
+            root / "SegmentationClass", finding.LABEL_SUFFIXES, report=report
+        )
         val = _names(lists / "val.txt", report)
         val_pairs = _pairs(val, lists / "val.txt", images, labels, report)
         listed = lists / ("trainaug.txt" if augmented.is_dir() else "train.txt")
         if augmented.is_dir():
-            more = base.files_by_stem(augmented, base.LABEL_SUFFIXES, report=report)
+            more = finding.files_by_stem(augmented, finding.LABEL_SUFFIXES, report=report)
             if not more:
                 report(f"{augmented}: found no labels, expected .png files in it")
             labels = more | labels
@@ -109,7 +111,7 @@ class PascalVOC(base.PairBuilder):
         return {"train": _pairs(train, listed, images, labels, report), "val": val_pairs}
 
 
-def _names(path: Path, report: base.Report) -> set[str]:
+def _names(path: Path, report: finding.Report) -> set[str]:
     """The images that a list names, one a line."""
     if not path.is_file():
         report(f"{path}: no such file, expected a list of images, one a line")
@@ -126,8 +128,8 @@ def _pairs(
     listed: Path,
     images: Mapping[str, Path],
     labels: Mapping[str, Path],
-    report: base.Report,
-) -> list[base.Pair]:
+    report: finding.Report,
+) -> list[finding.Pair]:
     """The pairs of these names, sorted; `listed` is the list or folder that names them."""
     for what, files, expected in (
         ("image", images, "JPEGImages/{}.jpg"),
@@ -142,4 +144,4 @@ def _pairs(
                 )
             )
     whole = sorted(names & images.keys() & labels.keys())
-    return [base.Pair(name, images[name], labels[name]) for name in whole]
+    return [finding.Pair(name, images[name], labels[name]) for name in whole]
