@@ -1,6 +1,7 @@
 """From a config to the objects of a run. Below it nothing sees the config."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -156,8 +157,13 @@ def _key(config, i: int):
 
 def initial_state(config, experiment: Experiment, mesh):
     """A state at step 0 on every device of the mesh, pretrained weights loaded."""
-    # On the host, for a process can place only its own part of the mesh's arrays.
-    variables = jax.device_get(jax.jit(lambda: pairs.init(experiment.pair, _key(config, 0)))())
+    variables = {}
+    for part in pairs.PARTS:
+        # A program for each part: what a student begins with cannot depend on the bridges, not even
+        # in its roundings. On the host, for a process can place only its own part of the mesh's
+        # arrays.
+        init = jax.jit(functools.partial(pairs.init_part, experiment.pair, part))
+        variables[part] = jax.device_get(init(_key(config, 0)))
     for name in STUDENTS:
         path = config[name].pretrained
         if path:
@@ -171,9 +177,9 @@ def initial_state(config, experiment: Experiment, mesh):
         if name in experiment.pair.frozen:
             console(f"{name}: frozen" + ("" if path else ", at random weights: none were given"))
     return jax.jit(
-        lambda v: state.create(v, experiment.optimizers, _key(config, 1)),
+        lambda v, key: state.create(v, experiment.optimizers, key),
         out_shardings=shardings.replicated(mesh),
-    )(variables)
+    )(variables, _key(config, 1))
 
 
 def abstract_state(config, experiment: Experiment, mesh):

@@ -3,7 +3,6 @@
 import contextlib
 import difflib
 import hashlib
-import importlib.util
 import os
 import re
 import sys
@@ -13,10 +12,11 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from collabseg_jax import config_file
 from collabseg_jax.errors import InputError, RunError, unknown
 
 DEFAULT_CONFIG = "configs/quickstart.py"
-MODES = ("train", "eval", "predict", "export", "prepare", "check", "describe")
+MODES = ("train", "eval", "predict", "export", "prepare", "check", "describe", "study")
 DISTRIBUTED_MODES = ("train", "eval")
 LOST = "UNKNOWN|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|FAILED_PRECONDITION"
 
@@ -47,9 +47,19 @@ def config_name(path: str) -> str:
 
 
 def run(config, *, mode: str, workdir: str):
-    """Hand over to one mode."""
+    """Hand over to one mode.
+
+    Raises:
+      InputError: an unknown mode, an address as workdir, or a study's config in another mode.
+    """
     if "://" in str(workdir):
         raise InputError(f"--workdir={workdir}: expected a folder of the file system, no address")
+    if mode in MODES and ("arms" in config) != (mode == "study"):
+        kind, expected = ("study", "run") if "arms" in config else ("run", "study")
+        raise InputError(
+            f"--mode={mode}: --config is that of a {kind}, expected that of a {expected} "
+            "(studies are in configs/studies/)"
+        )
     if mode == "train":
         from collabseg_jax import train
 
@@ -78,6 +88,10 @@ def run(config, *, mode: str, workdir: str):
         from collabseg_jax import describe
 
         return describe.run(config)
+    if mode == "study":
+        from collabseg_jax import study
+
+        return study.run(config, workdir)
     raise unknown("mode", mode, MODES)
 
 
@@ -100,7 +114,8 @@ def _main(argv) -> int:
         flags.FLAGS.coordinator_address, flags.FLAGS.num_processes, flags.FLAGS.process_id
     )
     result = run(flags.FLAGS.config, mode=flags.FLAGS.mode, workdir=workdir)
-    return 1 if flags.FLAGS.mode == "check" and result["errors"] else 0
+    failed = {"check": "errors", "study": "failed"}.get(flags.FLAGS.mode)
+    return 1 if failed and result[failed] else 0
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -127,11 +142,8 @@ def _config_path(argv: list[str]) -> str:
 
 def _explain(error: Exception, argv: list[str], path: str) -> InputError:
     """One line for an override that the config has no place for, or another bad flag."""
-    spec = importlib.util.spec_from_file_location("config_of_the_command_line", path.split(":")[0])
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)  # an error in the file itself surfaces here, whole
     try:
-        valid = _keys(module.get_config(*path.split(":")[1:]).to_dict())
+        valid = _keys(config_file.load(path).to_dict())
     except ValueError as refused:  # what follows the colon
         return InputError(str(refused))
     for argument in argv[1:]:
@@ -172,7 +184,8 @@ def cli() -> None:
     """Entry point: runs `sys.argv`.
 
     Exit code 0, also after SIGTERM if the run was saved; 2 and one line for bad input; 1 and one
-    line for a run that cannot go on; 1 too after a check that found errors.
+    line for a run that cannot go on; 1 too after a check that found errors, or a
+    study of which a run failed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     keep_compiled_programs()

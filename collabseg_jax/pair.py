@@ -12,6 +12,7 @@ from collabseg_jax import models
 from collabseg_jax.errors import InputError
 
 STUDENTS = ("cnn", "vit")
+PARTS = (*STUDENTS, "bridges")
 
 
 def peer_of(student: str) -> str:
@@ -90,23 +91,28 @@ def build(
 
 
 def init(pair: Pair, rng, *, size=(64, 64)) -> dict:
-    """Fresh variables {"cnn": {params, batch_stats}, "vit": ..., "bridges": ...}.
+    """Fresh variables {"cnn": {params, batch_stats}, "vit": ..., "bridges": ...}."""
+    return {part: init_part(pair, part, rng, size=size) for part in PARTS}
 
-    Each part draws from a key of its own name, so that a switched-off loss leaves the students'
-    initial weights as they are.
+
+def init_part(pair: Pair, part: str, rng, *, size=(64, 64)) -> dict:
+    """Fresh variables of one of `PARTS`.
+
+    Each draws from a key of its own, so that a switched-off loss leaves the students' initial
+    weights as they are.
     """
-    images = jnp.zeros((1, *size, 3))
-    variables, stages = {}, {}
-    for i, name in enumerate(STUDENTS):
-        model, key = getattr(pair, name), jax.random.fold_in(rng, i)
-        variables[name] = model.init(key, images, train=False)
-        output = jax.eval_shape(lambda v, m=model: m.apply(v, images, train=False), variables[name])
-        stages[name] = [jnp.zeros(s.shape, s.dtype) for s in output.stages]
-    variables["bridges"] = {"params": {}}
-    if pair.bridges is not None:
-        key = jax.random.fold_in(rng, len(STUDENTS))
-        variables["bridges"] = pair.bridges.init(key, stages["cnn"], stages["vit"])
-    return variables
+    images, key = jnp.zeros((1, *size, 3)), jax.random.fold_in(rng, PARTS.index(part))
+    if part in STUDENTS:
+        return getattr(pair, part).init(key, images, train=False)
+    if pair.bridges is None:
+        return {"params": {}}
+    stages = []
+    for name in STUDENTS:
+        model = getattr(pair, name)
+        made = functools.partial(model.init_with_output, train=False)
+        output, _ = jax.eval_shape(made, key, images)
+        stages.append([jnp.zeros(s.shape, s.dtype) for s in output.stages])
+    return pair.bridges.init(key, *stages)
 
 
 def _borrow(pair, student, variables, features):

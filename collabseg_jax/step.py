@@ -11,9 +11,7 @@ from collabseg_jax import objective as objectives
 from collabseg_jax import pair as pairs
 from collabseg_jax import sharding as shardings
 from collabseg_jax.inference import OUTPUTS
-from collabseg_jax.pair import STUDENTS
-
-PARTS = (*STUDENTS, "bridges")
+from collabseg_jax.pair import PARTS, STUDENTS
 
 
 def train_step(state, batch, *, pair, objective, optimizers, jitter):

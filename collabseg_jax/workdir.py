@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import zlib
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -72,8 +73,12 @@ def locked(workdir: Path):
         yield
 
 
-def refuse_other_config(config, workdir: Path) -> None:
-    """InputError if the workdir was trained with another configuration, naming the keys."""
+def refuse_other_config(config, workdir: Path, *, also: Sequence[str] = ()) -> None:
+    """InputError if the workdir was trained with another configuration, naming the keys.
+
+    Args:
+      also: free keys that are compared too, unless the workdir is older than they are.
+    """
     path = workdir / "config.json"
     if not path.exists():
         return
@@ -83,10 +88,12 @@ def refuse_other_config(config, workdir: Path) -> None:
         row = re.match(r"losses\.\w+\.", key)
         if row and f"{row[0]}weight" not in before and now[f"{row[0]}weight"] == 0:
             before[key] = value  # a loss younger than the workdir, and not used
+    compared = {key for key in before.keys() | now.keys() if not experiment.is_free(key)}
+    compared |= before.keys() & set(also)
     differing = [
         f"{key} ({before.get(key, 'absent')!r} there, {now.get(key, 'absent')!r} here)"
-        for key in sorted(before.keys() | now.keys())
-        if not experiment.is_free(key) and before.get(key) != now.get(key)
+        for key in sorted(compared)
+        if before.get(key) != now.get(key)
     ]
     if differing:
         raise InputError(

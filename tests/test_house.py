@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from collabseg_jax import data, experiment, objective, pair, state
+from collabseg_jax import data, experiment, objective, pair, state, study
 from configs import ablations
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "collabseg_jax"
 # Rooms from the ground up; a room may import from lower rows only (and from itself if a package).
 LEVELS = (
-    ("errors",),
+    ("errors", "config_file"),
     ("losses", "ops", "metrics", "augment"),
     ("models", "data"),
     ("interop", "state", "optim", "sharding", "distributed", "checkpoint", "report"),
@@ -24,10 +24,10 @@ LEVELS = (
     ("terms",),
     ("objective", "inference"),
     ("step",),
-    ("experiment", "pictures", "training_data"),
-    ("workdir",),
+    ("experiment", "pictures", "charts", "training_data"),
+    ("workdir", "comparison"),
     ("evaluate", "prepare", "check", "describe"),
-    ("train", "predict", "export"),
+    ("train", "predict", "export", "study"),
     ("main", "__init__"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
@@ -64,9 +64,10 @@ def test_imports_go_down_only():
 CONFIGS = sorted(
     p.relative_to(ROOT)
     for p in (ROOT / "configs").rglob("*.py")
-    if p.stem not in ("__init__", "base") and p.parent.name != "ablations"
+    if p.stem not in ("__init__", "base") and p.parent.name not in ("ablations", "studies")
 )
 ABLATIONS = sorted(p.stem for p in (ROOT / "configs" / "ablations").glob("[!_]*.py"))
+STUDIES = sorted(p.stem for p in (ROOT / "configs/studies").glob("[!_]*.py") if p.stem != "base")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=str)
@@ -111,11 +112,25 @@ def test_an_ablation_of_no_config():
         ablations.start("camvdi")
 
 
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_arm_of_every_study_builds(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = importlib.import_module(f"configs.studies.{name}").get_config()
+    runs = study.plan(config, tmp_path)
+    assert len(runs) == len(config.arms) * len(config.seeds)
+    # What a study changes for all is little: it is a study of the file that it names.
+    reference = next(one for one in runs if one.arm == "full")
+    assert len(reference.flags) < 6
+
+
 def test_every_key_is_read():
     """A key of base.py is named in the package, or goes into a constructor as keyword."""
     from configs import base
+    from configs.studies import base as studies_base
 
     text = "".join(p.read_text() for p in PACKAGE.rglob("*.py"))
+    for key in studies_base.get_config("", base.get_config()):
+        assert f"config.{key}" in text
     unread = []
     for key in experiment.flatten(base.get_config()):
         section, _, leaf = key.rpartition(".")

@@ -1,0 +1,266 @@
+"""A study with a program in place of training: what is run, kept, refused, said."""
+
+import json
+import shlex
+import sys
+
+import pytest
+
+from collabseg_jax import study
+from collabseg_jax.errors import InputError
+from configs import quickstart
+from configs.studies import base
+from tests.test_comparison import results
+
+# Given a run's flags: puts there the results that lie ready in FAKES, or fails for lack of them.
+STUB = """
+import os, shutil, signal, sys, time
+from pathlib import Path
+[to] = [Path(a.partition("=")[2]) for a in sys.argv if a.startswith("--workdir=")]
+ready = Path(os.environ["FAKES"], to.parent.name, to.name)
+print("on", os.environ.get("CUDA_VISIBLE_DEVICES"))
+def save(*_):
+    (to / "saved").touch()
+    sys.exit(0)
+if to.parent.name == "slow":
+    signal.signal(signal.SIGTERM, save)
+    (to / "working").touch()
+    time.sleep(60)
+if not ready.exists():
+    sys.exit(print("starting") or "error: no such luck")
+shutil.copytree(ready, to, dirs_exist_ok=True)
+"""
+ARMS = {"alone": {"losses.hfd.weight": 0.0}, "full": {}}
+
+
+def make_config(**changes):
+    config = base.get_config("configs/quickstart.py", quickstart.get_config())
+    config.arms, config.seeds = ARMS, (0, 1)
+    for key, value in changes.items():
+        setattr(config, key, value)
+    return config
+
+
+def finish(one, folder, miou=0.5, fingerprint="f"):
+    """Write what a finished run leaves."""
+    folder.mkdir(parents=True)
+    record = {"config": one.config.to_dict(), "data_fingerprint": fingerprint, "commit": "c0ffee"}
+    (folder / "config.json").write_text(json.dumps(record))
+    (folder / "results.json").write_text(json.dumps(results(miou, road=miou)))
+
+
+def finish_all(config, tmp_path, fingerprints="ffff"):
+    for one, data in zip(study.plan(config, tmp_path / "study"), fingerprints, strict=False):
+        finish(one, one.workdir, fingerprint=data)
+
+
+@pytest.fixture
+def go(tmp_path, monkeypatch):
+    """go(config) does a study in tmp_path/study with the stub; results lie ready for all."""
+    (tmp_path / "stub.py").write_text(STUB)
+    monkeypatch.setenv("FAKES", str(tmp_path / "fakes"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    def run(config, ready=("alone", "full")):
+        for one in study.plan(config, tmp_path / "study"):
+            folder = tmp_path / "fakes" / str(one)
+            if one.arm in ready and not folder.exists():
+                finish(one, folder)
+        return study.run(
+            config, tmp_path / "study", command=(sys.executable, str(tmp_path / "stub.py"))
+        )
+
+    return run
+
+
+def started(capsys):
+    said = capsys.readouterr().err.splitlines()
+    return [line.partition(":")[0] for line in said if ": started" in line]
+
+
+def test_runs_go_seed_by_seed_and_only_those_that_are_missing(go, tmp_path, capsys):
+    assert go(make_config()) == {"failed": []}
+    assert started(capsys) == ["alone/0", "full/0", "alone/1", "full/1"]
+    assert "Not finished" not in (tmp_path / "study/study.md").read_text()
+    kept = tmp_path / "study/alone/1/results.json"
+    before = kept.stat().st_mtime_ns
+    (tmp_path / "study/full/0/results.json").unlink()
+    assert go(make_config(seeds=(0, 1, 2))) == {"failed": []}
+    assert started(capsys) == ["full/0", "alone/2", "full/2"]
+    assert kept.stat().st_mtime_ns == before
+    assert "- commits: c0ffee" in (tmp_path / "study/study.md").read_text()
+
+
+def test_a_run_gets_the_base_config_and_what_differs(tmp_path):
+    config = make_config(arms={"a": {"losses.hfd.divergence": "mse", "data.crop": (64, 96)}})
+    config.reference, config.seeds, config.run.data.cache = "a", (3,), True
+    [one] = study.plan(config, tmp_path)
+    assert one.flags == (
+        "--config=configs/quickstart.py",
+        f"--workdir={tmp_path}/a/3",
+        "--config.data.cache=True",
+        "--config.data.crop=(64,96)",
+        "--config.losses.hfd.divergence=mse",
+        "--config.seed=3",
+    )
+
+
+def test_flags_give_the_config_that_was_planned(tmp_path, monkeypatch):
+    from absl import flags
+    from ml_collections import config_flags
+
+    config = make_config(arms={"a": {"data.crop": (64, 96), "cnn.atrous_rates": (), "steps": 3}})
+    config.reference, config.seeds = "a", (3,)
+    config.run.data.cache, config.run.data.name, config.run.cnn.lr = True, "camvid", 1e-5
+    [one] = study.plan(config, tmp_path)
+    values = flags.FlagValues()
+    monkeypatch.setattr(sys, "argv", ["main", *one.flags])
+    flags.DEFINE_string("workdir", "", "", flag_values=values)
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    values(sys.argv)
+    assert values["config"].value.to_dict() == one.config.to_dict()
+
+
+def test_a_failed_run_is_named_and_the_others_go_on(go, tmp_path, capsys):
+    assert go(make_config(), ready=("full",)) == {"failed": ["alone/0", "alone/1"]}
+    log = tmp_path / "study/alone/0/log.txt"
+    line = f"alone/0: failed (exit code 1): error: no such luck; see {log}"
+    assert line in capsys.readouterr().err.splitlines()
+    assert "starting\nerror: no such luck\n" in log.read_text()
+    page = (tmp_path / "study/study.md").read_text()
+    assert "**Not finished (2):** alone/0, alone/1" in page
+    assert "| full | 2 | 0.5000" in page
+
+
+def test_only_some_arms(go, capsys):
+    go(make_config(only="full"))
+    assert started(capsys) == ["full/0", "full/1"]
+    with pytest.raises(InputError, match="did you mean 'full'"):
+        go(make_config(only="ful"))
+
+
+def test_dry_run_prints_the_commands_of_what_is_missing(go, tmp_path, capsys):
+    finish_all(make_config(seeds=(0,)), tmp_path)
+    go(make_config(dry_run=True))
+    printed = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+    assert [words[3] for words in printed] == [
+        f"--workdir={tmp_path}/study/{arm}/1" for arm in ("alone", "full")
+    ]
+    assert not (tmp_path / "study/alone/1").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [("cnn.lr", 1.0, "cnn.lr"), ("eval.flip", True, "eval.flip"), ("data.subset", "0.5", "subset")],
+)
+def test_a_finished_run_of_another_configuration_is_refused(go, tmp_path, key, value, named):
+    finish_all(make_config(), tmp_path)
+    config = make_config()
+    config.run.update_from_flattened_dict({key: value})
+    with pytest.raises(InputError, match=f"alone/0 was trained with another.*{named}"):
+        go(config)
+    assert sorted(path.name for path in (tmp_path / "study").iterdir()) == ["alone", "full"]
+
+
+def test_finished_runs_of_other_data_are_refused(go, tmp_path):
+    config = make_config()
+    finish_all(config, tmp_path, fingerprints="ffgf")
+    with pytest.raises(InputError, match="alone/1 was trained on data g, .*alone/0 on f"):
+        go(config)
+
+
+def test_results_without_their_configuration_are_refused(go, tmp_path):
+    finish_all(make_config(), tmp_path)
+    (tmp_path / "study/full/1/config.json").unlink()
+    with pytest.raises(InputError, match="full/1 has results.json without config.json"):
+        go(make_config())
+
+
+@pytest.mark.parametrize("wish", ["SIGTERM", "Ctrl-C"])
+def test_stopping_asks_the_runs_to_save(go, tmp_path, monkeypatch, wish):
+    """The second run is at work when the wish comes; the third is never started."""
+    import os
+    import signal
+
+    working = tmp_path / "study/slow/0/working"
+    sleep = study.time.sleep
+
+    def wait(seconds):
+        sleep(seconds)
+        if working.exists():
+            working.unlink()
+            os.kill(os.getpid(), signal.SIGTERM if wish == "SIGTERM" else signal.SIGINT)
+
+    monkeypatch.setattr(study.time, "sleep", wait)
+    config = make_config(arms={"alone": {}, "slow": {}})
+    if wish == "SIGTERM":
+        assert go(config) == {"failed": []}
+        assert "slow/0, alone/1" in (tmp_path / "study/study.md").read_text()
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            go(config)
+    assert (tmp_path / "study/slow/0/saved").exists()
+    assert not (tmp_path / "study/alone/1").exists()
+
+
+def test_runs_side_by_side_have_devices_of_their_own(go, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    monkeypatch.setenv("JAX_PLATFORMS", "")
+    go(make_config(seeds=(0,)))
+    said = [(tmp_path / f"study/{arm}/0/log.txt").read_text() for arm in ("alone", "full")]
+    assert "on 4\n" in said[0]
+    assert "on 7\n" in said[1]
+
+
+def test_devices_are_shared_out():
+    assert study.device_groups(0, []) == [[]]
+    assert study.device_groups(2, []) == [[], []]
+    assert study.device_groups(0, ["0", "1"]) == [["0"], ["1"]]
+    assert study.device_groups(1, ["0", "1"]) == [["0", "1"]]
+    assert study.device_groups(2, ["0", "1", "2", "3"]) == [["0", "1"], ["2", "3"]]
+    with pytest.raises(InputError, match="config.jobs is 3.*at most 2"):
+        study.device_groups(3, ["0", "1"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reference": "alon"}, "did you mean 'alone'"),
+        ({"metric": "iou"}, "did you mean 'miou'"),
+        ({"seeds": (1, 1)}, r"config.seeds is \(1, 1\)"),
+        ({"seeds": ()}, "at least 1"),
+        ({"base": "configs/none.py"}, "config.base is 'configs/none.py'"),
+        ({"arms": ARMS | {"a/b": {}}}, "'a/b', expected a name"),
+        ({"arms": ARMS | {"x": {"losses.hfd.wait": 1.0}}}, "arms.x.*did you mean losses.hfd.wei"),
+        ({"arms": ARMS | {"x": {"seed": 1}}}, "arms.x.*see config.seeds"),
+        ({"arms": ARMS | {"x": {"steps": "many"}}}, "arms.x: steps is 'many', expected int"),
+        ({"arms": ARMS | {"x": {"losses.hfd.divergence": "cosin"}}}, "arms.x: .*cosine"),
+    ],
+)
+def test_what_cannot_be_is_named_before_anything_starts(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        study.plan(make_config(**changes), tmp_path)
+
+
+@pytest.mark.slow
+def test_real_runs(tmp_path, data_dir, tiny_models):
+    """Two arms and two seeds of tiny students; one seed's see the same in their first step."""
+    config = make_config(arms={"alone": base.usual_arms()["alone"], "full": {}})
+    config.run.update_from_flattened_dict(
+        {
+            **{"steps": 3, "batch_size": 4, "data.crop": (32, 32), "data.dir": str(data_dir)},
+            **{"cnn.model": "tiny_cnn", "vit.model": "tiny_vit", "log.samples": 0, "log.every": 1},
+        }
+    )
+    command = (sys.executable, "-m", "tests.run_tiny")
+    assert study.run(config, tmp_path, command=command) == {"failed": []}
+    first = {}
+    for one in study.plan(config, tmp_path):
+        line = json.loads((one.workdir / "metrics.jsonl").read_text().splitlines()[0])
+        first[one.arm, one.seed] = [line["cnn/ce"], line["vit/ce"]]
+    for seed in (0, 1):
+        assert first["alone", seed] == pytest.approx(first["full", seed], rel=1e-5)
+    assert first["alone", 0] != pytest.approx(first["alone", 1], rel=1e-3)
+    page = (tmp_path / "study.md").read_text()
+    assert "Not finished" not in page
+    assert "| full | 2 |" in page
