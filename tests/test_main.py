@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 # Imports once, then runs each command line in a fork of its own; a file for what each one prints.
 RUNNER = """
 import json, os, sys
-from collabseg_jax import check, evaluate, predict, train
+from collabseg_jax import check, evaluate, predict, study, train
 for name, argv in json.loads(sys.argv[1]).items():
     if os.fork() == 0:
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), 1)
@@ -61,6 +61,9 @@ MISTAKES = [
     (["--mode=describe", "--coordinator_address=auto"], ["--mode=describe", "single process"]),
     (["--mode=check", "--coordinator_address=auto"], ["--mode=check", "single process"]),
     (["--mode=check", "--config.data.name=camvit"], ["camvit", "camvid"]),
+    (["--mode=study"], ["--mode=study", "that of a run", "configs/studies"]),
+    (["--config=configs/studies/shapes.py"], ["--mode=train", "that of a study"]),
+    (["--mode=study", "--config=configs/studies/shapes.py", "--config.only=ful"], ["'full'"]),
     (["stray"], ["stray"]),
     (["--workdir=gs://bucket/run"], ["--workdir=gs://bucket/run", "folder of the file system"]),
     (
