@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from collabseg_jax import losses, terms
+from collabseg_jax import diagnostics, losses, terms
 from collabseg_jax.errors import InputError, unknown
 from collabseg_jax.pair import STUDENTS, PairOutput, peer_of
 from collabseg_jax.terms import Term, View
@@ -98,23 +98,6 @@ def _check(name: str, options: dict) -> None:
         raise InputError(f"losses.{name}.grid is {options['grid']}, expected at least 1")
 
 
-def spread(features) -> dict:
-    """How much a map still tells apart: a collapse of the projections shows here first.
-
-    Args:
-      features: [B, h, w, C].
-    Returns:
-      "std": mean over channels of the standard deviation over positions; "rank": the effective
-      rank tr(S)^2 / tr(S^2) of the channel covariance S, in [1, C].
-    """
-    flat = jax.lax.stop_gradient(features).reshape(-1, features.shape[-1]).astype(jnp.float32)
-    centred = flat - flat.mean(0)
-    covariance = centred.T @ centred / flat.shape[0]
-    trace = jnp.trace(covariance)
-    rank = trace**2 / jnp.maximum(jnp.sum(covariance**2), 1e-20)
-    return {"std": jnp.sqrt(jnp.diag(covariance)).mean(), "rank": rank}
-
-
 def _views(output: PairOutput, labels) -> dict[str, View]:
     logits, ce, correct = {}, {}, {}
     for name in STUDENTS:
@@ -162,8 +145,8 @@ def evaluate(objective: Objective, output: PairOutput, labels, *, step, rng) -> 
     Returns:
       totals {"cnn": scalar, "vit": scalar}, and logs {"cnn/ce": ..., "cnn/hfd": ..., ...}: the
       terms without their weights ("ce" is plain; "ce_weighted", where there are class weights, has
-      them), "taught" (share of valid pixels where the peer has the lower cross-entropy),
-      "teacher_correct" (how often it is right there), and the spread of the common features.
+      them), and what `diagnostics` observes: where the peer teaches and who is right there,
+      and the spread of the common features.
     """
     ramp = 1.0
     if objective.ramp_steps > 0:
@@ -191,11 +174,16 @@ def evaluate(objective: Objective, output: PairOutput, labels, *, step, rng) -> 
             value = term.fn(*term.arrays(view), **options)
             logs[f"{name}/{term_name}"] = value
             totals[name] += weight * ramp * value
-        taught = losses.select_where("lower_ce", view.ce, view.peer_ce, view.valid)
-        logs[f"{name}/taught"] = losses.masked_mean(taught, view.valid)
-        logs[f"{name}/teacher_correct"] = losses.masked_mean(view.peer_correct, taught)
+        observed = diagnostics.teaching(
+            view.ce,
+            view.peer_ce,
+            jnp.argmax(view.logits, -1) == labels,
+            view.peer_correct,
+            view.valid,
+            grid=output.students["cnn"].stages[3].shape[1:3],
+        )
         if view.common is not None:
-            for key, value in spread(view.common).items():
-                logs[f"{name}/common_{key}"] = value
+            observed |= {f"common_{k}": v for k, v in diagnostics.spread(view.common).items()}
+        logs |= {f"{name}/{key}": value for key, value in observed.items()}
         logs[f"{name}/total"] = totals[name]
     return totals, logs

@@ -89,17 +89,18 @@ class Waits:
 
 def cut_back(path: Path, step: int) -> None:
     """Drop the lines of a metrics.jsonl that lie after `step`, and a line cut short by a crash."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if entry["step"] <= step:
-            kept.append(line + "\n")
-    replace_text(path, "".join(kept))
+    if path.exists():
+        kept = [entry for entry in read_log(path) if entry["step"] <= step]
+        replace_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
+
+
+def read_log(path: Path) -> list[dict]:
+    """The lines of a metrics.jsonl, without one that was cut short by a crash; [] of no file."""
+    entries = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            entries.append(json.loads(line))
+    return entries
 
 
 @contextlib.contextmanager

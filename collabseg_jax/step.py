@@ -28,21 +28,11 @@ def train_step(state, batch, *, pair, objective, optimizers, jitter):
     Returns:
       the next state; logs {name: float32 scalar}.
     """
-    rng = jax.random.fold_in(state.rng, state.step)
-    keys = dict(zip(("augment", "forward", "select"), jax.random.split(rng, 3), strict=True))
-    images = augment.color_jitter(batch["image"], keys["augment"], **jitter)
-    images = augment.normalize(images)
-    labels = jnp.where(batch["valid"][:, None, None], batch["label"], 255)
-
     learning = [name for name in PARTS if name not in pair.frozen]
 
     def loss(params):
-        variables = {name: getattr(state, name).variables for name in PARTS}
-        for name in learning:
-            variables[name]["params"] = params[name]
-        output, batch_stats = pairs.forward(pair, variables, images, rng=keys["forward"])
-        totals, logs = objectives.evaluate(
-            objective, output, labels, step=state.step, rng=keys["select"]
+        totals, logs, batch_stats = _losses(
+            params, state, batch, pair=pair, objective=objective, jitter=jitter
         )
         return totals["cnn"] + totals["vit"], (logs, batch_stats)
 
@@ -67,6 +57,55 @@ def train_step(state, batch, *, pair, objective, optimizers, jitter):
     logs["skipped_in_a_row"] = jnp.where(finite, 0, state.skipped_in_a_row + 1)
     counts = {key: logs[key] for key in ("skipped", "skipped_in_a_row")}
     return state.replace(step=state.step + 1, **counts, **parts), logs
+
+
+def _losses(params, state, batch, *, pair, objective, jitter) -> tuple[dict, dict, dict]:
+    """Totals, logs and new batch_stats of the step that comes after `state`.
+
+    Args:
+      params: {part: what takes the place of its parameters}; the others are the state's.
+    """
+    rng = jax.random.fold_in(state.rng, state.step)
+    keys = dict(zip(("augment", "forward", "select"), jax.random.split(rng, 3), strict=True))
+    images = augment.color_jitter(batch["image"], keys["augment"], **jitter)
+    images = augment.normalize(images)
+    labels = jnp.where(batch["valid"][:, None, None], batch["label"], 255)
+    variables = {name: getattr(state, name).variables for name in PARTS}
+    for name in params:
+        variables[name]["params"] = params[name]
+    output, batch_stats = pairs.forward(pair, variables, images, rng=keys["forward"])
+    totals, logs = objectives.evaluate(
+        objective, output, labels, step=state.step, rng=keys["select"]
+    )
+    return totals, logs, batch_stats
+
+
+def gradient_norms(state, batch, *, pair, objective, jitter) -> dict:
+    """How strongly each loss pulls at each student in the step that comes after `state`.
+
+    Args:
+      as of `train_step`, which draws the same; one backward pass for each term.
+    Returns:
+      {"<student>/<term>_grad_norm": norm of the gradient of the unweighted term, of both students
+      together, with respect to this student's parameters}, of students that learn. As the teacher's
+      side is stopped, only what the student itself learns reaches them (with `borrowed_grad`, what
+      its second stage learns for the peer too).
+    """
+    names = ("ce", *objective.weights)
+    learned = {s: getattr(state, s).params for s in STUDENTS if s not in pair.frozen}
+
+    def terms(params):
+        _, logs, _ = _losses(params, state, batch, pair=pair, objective=objective, jitter=jitter)
+        return jnp.stack([sum(logs.get(f"{s}/{name}", 0.0) for s in STUDENTS) for name in names])
+
+    _, pull_back = jax.vjp(terms, learned)
+
+    def norms(chosen):
+        [grads] = pull_back(chosen)
+        return {student: optax.global_norm(grads[student]) for student in grads}
+
+    found = jax.lax.map(norms, jnp.eye(len(names)))  # one after the other: memory for one gradient
+    return {f"{s}/{name}_grad_norm": found[s][i] for s in found for i, name in enumerate(names)}
 
 
 def eval_step(variables, batch, *, pair, num_classes, how=inference.Inference()):
@@ -96,6 +135,16 @@ def jit_train_step(layout, *, pair, objective, optimizers, jitter):
     return jax.jit(
         step,
         donate_argnums=0,
+        in_shardings=(everywhere, layout.shardings),
+        out_shardings=everywhere,
+    )
+
+
+def jit_gradient_norms(layout, *, pair, objective, jitter):
+    """`gradient_norms` compiled for batches of a `sharding.Layout`; the state is not donated."""
+    everywhere = shardings.replicated(layout.mesh)
+    return jax.jit(
+        functools.partial(gradient_norms, pair=pair, objective=objective, jitter=jitter),
         in_shardings=(everywhere, layout.shardings),
         out_shardings=everywhere,
     )

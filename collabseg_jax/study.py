@@ -20,11 +20,11 @@ from pathlib import Path
 import jax
 from tqdm import tqdm
 
-from collabseg_jax import comparison, config_file, evaluate, experiment
+from collabseg_jax import charts, comparison, config_file, evaluate, experiment
 from collabseg_jax import workdir as workdirs
 from collabseg_jax.distributed import StopSignal
 from collabseg_jax.errors import InputError, unknown
-from collabseg_jax.report import console, writing
+from collabseg_jax.report import console, read_log, writing
 
 COMMAND = (sys.executable, "-m", "collabseg_jax.main")
 # Keys that may change from start to start, but not between the scores of a table.
@@ -296,18 +296,22 @@ class _Process:
         if self._asked:
             return f"{self.run}: stopped; the same command continues it"
         code = self._process.returncode
-        last = self._log.read_text(errors="replace").strip().rpartition("\n")[2]
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        # A traceback may be followed by remarks.
+        last = next((x for x in reversed(lines) if re.match(r"[\w.]*[eE]rror\b", x)), lines[-1])
         how = f"exit code {code}" if code >= 0 else f"signal {-code}"
         return f"{self.run}: failed ({how}): {last}; see {self._log}"
 
 
 def _report(config, runs: list[Run], workdir: Path) -> None:
     found, commits = {arm: {} for arm in config.arms}, set()
+    logs = {arm: [] for arm in config.arms}
     for one in runs:
         if one.finished:
             results = json.loads((one.workdir / "results.json").read_text())
             commits.add(json.loads((one.workdir / "config.json").read_text()).get("commit"))
             found[one.arm][one.seed] = results
+            logs[one.arm].append(read_log(one.workdir / "metrics.jsonl"))
     comparison.write(
         workdir,
         found,
@@ -321,3 +325,5 @@ def _report(config, runs: list[Run], workdir: Path) -> None:
         },
         arms={arm: dict(changes) for arm, changes in config.arms.items()},
     )
+    with writing(workdir / "teaching.png") as path:
+        charts.draw_teaching(path, {arm: entries for arm, entries in logs.items() if entries})

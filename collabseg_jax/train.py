@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 
 from collabseg_jax import (
+    charts,
     data,
     distributed,
     evaluate,
@@ -26,7 +27,15 @@ from collabseg_jax.distributed import StopSignal
 from collabseg_jax.errors import RunError
 from collabseg_jax.inference import OUTPUTS
 from collabseg_jax.pair import STUDENTS
-from collabseg_jax.report import MetricLog, Progress, Waits, console, replace_text, writing
+from collabseg_jax.report import (
+    MetricLog,
+    Progress,
+    Waits,
+    console,
+    read_log,
+    replace_text,
+    writing,
+)
 
 
 def run(config, workdir) -> dict | None:
@@ -65,13 +74,13 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
     if start:
         console(f"continuing {workdir} after step {start}")
     evaluator = evaluate.make(config, built.pair, eval_source, spec, mesh)
-    train_step = steps.jit_train_step(
-        layout,
-        pair=built.pair,
-        objective=dataclasses.replace(built.objective, class_weights=trained_on.class_weights),
-        optimizers=built.optimizers,
-        jitter={k: config.data[k] for k in ("brightness", "contrast", "saturation", "hue")},
-    )
+    stepped = {
+        "pair": built.pair,
+        "objective": dataclasses.replace(built.objective, class_weights=trained_on.class_weights),
+        "jitter": {k: config.data[k] for k in ("brightness", "contrast", "saturation", "hue")},
+    }
+    train_step = steps.jit_train_step(layout, optimizers=built.optimizers, **stepped)
+    gradient_norms = steps.jit_gradient_norms(layout, **stepped)  # compiled if it is called
     batches = data.train_batches(
         trained_on.source,
         spec,
@@ -94,6 +103,8 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
     try:
         for step in range(start + 1, config.steps + 1):
             batch = batch or layout.place(next(batches))
+            logged = step % config.log.every == 0 or step == config.steps
+            norms = gradient_norms(state, batch) if logged and config.log.gradients else {}
             state, logs = train_step(state, batch)
             with waits.on("data"):  # while the device works
                 batch = layout.place(next(batches)) if step < config.steps else None
@@ -105,9 +116,9 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
             progress.advance(note=note)
             if int(logs["skipped_in_a_row"]) > 0:
                 complain(step, logs, limit=config.max_skipped)
-            if step % config.log.every == 0 or step == config.steps:
+            if logged:
                 speed = (step - last) * config.batch_size / (time.monotonic() - since)
-                log.write(step, {**logs, "images_per_s": speed, **waits.means()})
+                log.write(step, {**logs, **norms, "images_per_s": speed, **waits.means()})
                 since, last = time.monotonic(), step
             final = step == config.steps
             stopped = stop.asked() and not final
@@ -144,6 +155,8 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
             pictures.draw_samples(
                 path, built.pair, state, eval_source, spec, rows=config.log.samples
             )
+        with writing(workdir / "teaching.png") as path:
+            charts.draw_teaching(path, {"": [read_log(workdir / "metrics.jsonl")]})
         console(f"{workdir}/results.json and samples.png: {evaluate.summary(results)}")
     return results
 

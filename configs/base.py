@@ -151,6 +151,7 @@ def get_config():
     c.log = ConfigDict()
     c.log.every = 20
     c.log.samples = 4  # rows of samples.png
+    c.log.gradients = False  # the gradient norm of each loss too; a backward pass for each
     return c
 
 

@@ -21,7 +21,7 @@ LEVELS = (
     ("models", "data"),
     ("interop", "state", "optim", "sharding", "distributed", "checkpoint", "report"),
     ("pair",),
-    ("terms",),
+    ("terms", "diagnostics"),
     ("objective", "inference"),
     ("step",),
     ("experiment", "pictures", "charts", "training_data"),

@@ -49,7 +49,8 @@ def test_workdir_holds_what_is_promised(finished):
     assert record["config"]["cnn"]["model"] == "tiny_cnn"
     assert record["versions"]["jax"] == jax.__version__
     assert record["data_fingerprint"]
-    assert Image.open(workdir / "samples.png").size[0] > 1000
+    for picture in ("samples.png", "teaching.png"):
+        assert Image.open(workdir / picture).size[0] > 1000
     assert list(workdir.glob("events.out.tfevents.*"))
     assert (workdir / "checkpoints" / "12" / "state").is_dir()
 

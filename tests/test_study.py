@@ -250,6 +250,7 @@ def test_real_runs(tmp_path, data_dir, tiny_models):
         {
             **{"steps": 3, "batch_size": 4, "data.crop": (32, 32), "data.dir": str(data_dir)},
             **{"cnn.model": "tiny_cnn", "vit.model": "tiny_vit", "log.samples": 0, "log.every": 1},
+            "log.gradients": True,
         }
     )
     command = (sys.executable, "-m", "tests.run_tiny")
@@ -258,6 +259,8 @@ def test_real_runs(tmp_path, data_dir, tiny_models):
     for one in study.plan(config, tmp_path):
         line = json.loads((one.workdir / "metrics.jsonl").read_text().splitlines()[0])
         first[one.arm, one.seed] = [line["cnn/ce"], line["vit/ce"]]
+        assert line["vit/ce_grad_norm"] > 0
+        assert ("vit/hfd_grad_norm" in line) == (one.arm == "full")
     for seed in (0, 1):
         assert first["alone", seed] == pytest.approx(first["full", seed], rel=1e-5)
     assert first["alone", 0] != pytest.approx(first["alone", 1], rel=1e-3)
