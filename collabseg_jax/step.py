@@ -91,7 +91,8 @@ def gradient_norms(state, batch, *, pair, objective, jitter) -> dict:
       side is stopped, only what the student itself learns reaches them (with `borrowed_grad`, what
       its second stage learns for the peer too).
     """
-    names = ("ce", *objective.weights)
+    supervised = "ce" if objective.class_weights is None else "ce_weighted"
+    names = (supervised, *objective.weights)
     learned = {s: getattr(state, s).params for s in STUDENTS if s not in pair.frozen}
 
     def terms(params):
