@@ -129,7 +129,7 @@ def test_every_key_is_read():
     from configs.studies import base as studies_base
 
     text = "".join(p.read_text() for p in PACKAGE.rglob("*.py"))
-    for key in studies_base.get_config("", base.get_config()):
+    for key in studies_base.get_config("quickstart"):
         assert f"config.{key}" in text
     unread = []
     for key in experiment.flatten(base.get_config()):

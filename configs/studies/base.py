@@ -1,19 +1,23 @@
-"""Every key of a study, with its default, and the usual arms."""
+"""Every key of a study, with its default; its arms are pages of configs/ablations/."""
 
 from ml_collections import ConfigDict
 
-METHOD = ("hfd", "bsd_region", "bsd_pixel")
+from configs import ablations
+from configs.ablations import alone, dml, full, hfd, kdcl, pixel, region
+
+# Nothing exchanged, two baselines, each part of the method by itself, the whole method.
+PAGES = (alone, dml, kdcl, hfd, region, pixel, full)
 
 
-def get_config(path, run):
-    """A study of the config in file `path`; `run` is that config, changed as all arms need it.
+def get_config(name, pages=PAGES):
+    """A study of configs/NAME.py, one of `ablations.BASES`.
 
     On the command line `--config.run.KEY=VALUE` changes a key of all arms.
     """
     c = ConfigDict(convert_dict=False)
-    c.base = path
-    c.run = run
-    c.arms = usual_arms()  # name: {key of the run: value}
+    c.base = f"configs/{name}.py"
+    c.run = ablations.start(name)
+    c.arms = {page.__name__.split(".")[-1]: changes(page, name) for page in pages}
     c.reference = "alone"  # the arm that the others are compared with
     c.seeds = (0, 1, 2, 3, 4)
     c.metric = "miou"  # miou | pixel_accuracy | mean_accuracy
@@ -23,18 +27,12 @@ def get_config(path, run):
     return c
 
 
-def usual_arms():
-    """Nothing exchanged, two baselines, each part of the method by itself, the whole method."""
-    alone = {f"losses.{name}.weight": 0.0 for name in METHOD}
-
-    def only(name):  # at the weight that the run has
-        return {key: value for key, value in alone.items() if key != f"losses.{name}.weight"}
-
+def changes(page, name):
+    """What a page of ablations changes in a config: {key: value}."""
+    before, after = ablations.start(name).losses, page.get_config(name).losses
     return {
-        "alone": alone,
-        "dml": alone | {"losses.dml.weight": 1.0},
-        "hfd": only("hfd"),
-        "region": only("bsd_region"),
-        "pixel": only("bsd_pixel"),
-        "full": {},
+        f"losses.{row}.{key}": after[row][key]
+        for row in after
+        for key in after[row]
+        if after[row][key] != before[row][key]
     }

@@ -19,12 +19,11 @@ And val, once, with what was chosen there:
       --config.run.data.raw_dir=CamVid
 """
 
-from configs import camvid
 from configs.studies import base
 
 
 def get_config():
     """See above."""
-    c = base.get_config("configs/camvid.py", camvid.get_config())
+    c = base.get_config("camvid")
     c.run.eval.every = 0  # only at the end
     return c
