@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from collabseg_jax.pair import STUDENTS
 
@@ -94,7 +95,8 @@ def draw_teaching(path: Path, logs: dict[str, list[list[dict]]]) -> None:
                 color = COLORS[student] if single else MANY[i % len(MANY)]
                 _draw_curve(axis, curve.get(f"{student}/{key}"), color, label, raw=single)
             if key == "common_rank":
-                axis.set_yscale("log")
+                axis.set_yscale("log", base=2)
+                axis.yaxis.set_major_formatter(ScalarFormatter())
                 axis.set_ylim(bottom=1)
             else:
                 axis.set_ylim(0, 1)
