@@ -18,7 +18,7 @@ def output(logits):
     """What a pair gives whose heads have the resolution of the labels."""
     stages = (np.zeros((2, 1, 1, 1), np.float32),) * 4
     students = {name: SegOutput(stages, stages[0], z) for name, z in logits.items()}
-    return pair.PairOutput(students, {}, {})
+    return pair.PairOutput(students, {}, {}, {}, {})
 
 
 def draw():
