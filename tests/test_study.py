@@ -178,11 +178,14 @@ def test_results_without_their_configuration_are_refused(go, tmp_path):
 
 
 @pytest.mark.parametrize("wish", ["SIGTERM", "Ctrl-C"])
-def test_stopping_asks_the_runs_to_save(go, tmp_path, monkeypatch, wish):
+def test_stopping_asks_the_runs_to_save(go, tmp_path, monkeypatch, request, wish):
     """The second run is at work when the wish comes; the third is never started."""
     import os
     import signal
 
+    # Whoever starts the tests in the background has Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     working = tmp_path / "study/slow/0/working"
     sleep = study.time.sleep
 
