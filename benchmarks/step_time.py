@@ -40,6 +40,7 @@ def parse():
     p.add_argument("--batch", type=int, default=2)
     p.add_argument("--crop", default="256,256", help="height,width")
     p.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    p.add_argument("--rows", type=int, default=0, help="of the losses' strips; 0: all at once")
     p.add_argument("--losses", choices=list(LOSSES), default="full")
     p.add_argument("--solo", choices=["cnn", "vit"], help="one student, cross-entropy only")
     p.add_argument("--steps", type=int, default=20)
@@ -77,7 +78,7 @@ def build(a):
     image = rng.integers(0, 256, (a.batch, height, width, 3)).astype(np.uint8)
     batch = {"image": image, "label": label, "valid": np.ones(a.batch, bool)}
     table = {"ce": {"weight": 1.0}, **({} if a.solo else LOSSES[a.losses])}
-    goal = objective.build(table)
+    goal = objective.build(table, strip_rows=a.rows)
     pair = pairs.build(
         a.cnn,
         a.vit,

@@ -21,9 +21,11 @@ from collabseg_jax.report import console
 # Sections and keys that do not change what is trained.
 FREE_KEYS = (
     *("eval", "predict", "export", "describe", "checkpoint", "log", "mesh", "max_skipped"),
+    "loss_rows",
     *("data.workers", "data.raw_dir", "data.dir", "data.cache"),
     "data.subset",  # compared by the records it chooses, in the fingerprint of the data
 )
+STRIP_FLOATS = 2**22  # of one student's enlarged logits of one image: 16 MiB
 _OPTIMIZER_KEYS = (
     *("optimizer", "lr", "momentum", "weight_decay", "power"),
     *("head_lr_mult", "clip_norm", "warmup_steps"),
@@ -48,6 +50,17 @@ def _steps_or_share(value: int, steps: int, share: int) -> int:
     return steps // share if value < 0 else value
 
 
+def _strip_rows(config, num_classes: int) -> int:
+    """`objective.Objective.strip_rows` of a config."""
+    height, width = config.data.crop
+    if config.loss_rows >= 0:
+        return config.loss_rows
+    if config.mesh.space != 1:  # the devices share the rows; strips would take them from each other
+        return 0
+    rows = max(8, STRIP_FLOATS // (width * num_classes) // 8 * 8)
+    return rows if rows < height else 0
+
+
 def build(config, *, num_classes: int) -> Experiment:
     """Students, objective and optimizers of a config.
 
@@ -57,6 +70,7 @@ def build(config, *, num_classes: int) -> Experiment:
     for key, least in (
         ("steps", 1),
         ("max_skipped", 1),
+        ("loss_rows", -1),
         ("log.every", 1),
         ("checkpoint.every", 1),
         ("checkpoint.keep", 1),
@@ -103,6 +117,7 @@ def build(config, *, num_classes: int) -> Experiment:
     objective = objectives.build(
         {name: dict(row) for name, row in config.losses.items()},
         ramp_steps=_steps_or_share(config.ramp_steps, config.steps, 4),
+        strip_rows=_strip_rows(config, num_classes),
         frozen=frozen,
     )
     rows = {}

@@ -1,16 +1,17 @@
 """Which terms, with whose weights and ramps: arrays in, one scalar per student and logs out."""
 
 import dataclasses
+import functools
 import zlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from collabseg_jax import diagnostics, losses, terms
+from collabseg_jax import diagnostics, losses, ops, terms
 from collabseg_jax.errors import InputError, unknown
 from collabseg_jax.pair import STUDENTS, PairOutput, peer_of
-from collabseg_jax.terms import Term, View
+from collabseg_jax.terms import Pixels, Term, View
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Objective:
       ramp_steps: the distillation weights rise linearly from 0 over this many steps.
       class_weights: of the supervised loss, one >= 0 per class; None for none. Nothing else is
         weighted: who teaches whom is decided by the plain cross-entropy.
+      strip_rows: what hangs on single pixels is worked out on strips of so many rows; 0 for all at
+        once. It saves memory and changes nothing but roundings, and what `select=random` draws.
     """
 
     ce_weights: dict[str, float]
@@ -35,14 +38,30 @@ class Objective:
     pair_options: dict
     ramp_steps: int = 0
     class_weights: tuple[float, ...] | None = None
+    strip_rows: int = 0
 
     @property
     def needs(self) -> tuple[str, ...]:
         """The kinds of cross features that the terms need."""
         return tuple(sorted({kind for term in self.terms.values() for kind in term.needs}))
 
+    def learners(self, term: str) -> list[str]:
+        """The students that learn from a term."""
+        return [name for name in STUDENTS if self.weights[term][name] != 0]
 
-def build(table: dict[str, dict], *, ramp_steps: int = 0, frozen=()) -> Objective:
+    def given(self, term: str, view, key) -> dict:
+        """The keyword arguments of a term's loss for a View, or Pixels, of a learner."""
+        values = {
+            "teacher_correct": view.peer_correct,
+            "rng": key,
+            "num_classes": view.logits.shape[-1],
+        }
+        return self.options[term] | {name: values[name] for name in self.terms[term].takes}
+
+
+def build(
+    table: dict[str, dict], *, ramp_steps: int = 0, strip_rows: int = 0, frozen=()
+) -> Objective:
     """An objective from {term: {"weight": w, "cnn": 1.0, "vit": 1.0, **options}} with "ce".
 
     The weight of what the CNN learns is `weight * cnn`, likewise for the ViT. A weight of 0
@@ -68,7 +87,15 @@ def build(table: dict[str, dict], *, ramp_steps: int = 0, frozen=()) -> Objectiv
         pair_options |= {key: row.pop(key) for key in term.of_pair if key in row}
         found[name], options[name] = term, row
         _check(name, row)
-    return Objective(weights.pop("ce"), weights, found, options, pair_options, ramp_steps)
+    return Objective(
+        ce_weights=weights.pop("ce"),
+        weights=weights,
+        terms=found,
+        options=options,
+        pair_options=pair_options,
+        ramp_steps=ramp_steps,
+        strip_rows=strip_rows,
+    )
 
 
 def _weights(name: str, row: dict, frozen) -> dict[str, float]:
@@ -98,13 +125,46 @@ def _check(name: str, options: dict) -> None:
         raise InputError(f"losses.{name}.grid is {options['grid']}, expected at least 1")
 
 
-def _views(output: PairOutput, labels) -> dict[str, View]:
-    logits, ce, correct = {}, {}, {}
-    for name in STUDENTS:
-        z = output.students[name].logits_at(labels.shape[1:3])
-        logits[name] = z
+def _pixels(objective, rng, logits: dict, labels, strip) -> dict:
+    """All that hangs on single pixels, of any rows of them.
+
+    Args:
+      logits: {student: [B, r, W, K]}, enlarged; labels: [B, r, W].
+      strip: which rows these are, for what is drawn at random.
+    Returns:
+      {"ce": {student: [B, r, W]}, "correct": {student: [B, r, W] bool}, "terms": {term: {student
+      that learns: values and where they count, [B, r, W] each}}}.
+    """
+    ce, correct = {}, {}
+    for name, z in logits.items():
         ce[name], valid = losses.cross_entropy(z, labels)
         correct[name] = jnp.argmax(z, -1) == labels
+    found = {}
+    for name, term in objective.terms.items():
+        if not hasattr(term.fn, "unreduced"):
+            continue
+        found[name] = {}
+        for student in objective.learners(name):
+            peer = peer_of(student)
+            view = Pixels(
+                logits=logits[student],
+                peer_logits=logits[peer],
+                ce=ce[student],
+                peer_ce=ce[peer],
+                labels=labels,
+                valid=valid,
+                peer_correct=correct[peer],
+            )
+            key = jax.random.fold_in(key_of(rng, name, student), strip)
+            options = objective.given(name, view, key)
+            found[name][student] = term.fn.unreduced(*term.arrays(view), **options)
+    return {"ce": ce, "correct": correct, "terms": found}
+
+
+def _views(output: PairOutput, pixels: dict, labels) -> dict[str, View]:
+    size = labels.shape[1:3]
+    # Whole only if some term takes them; else the compiler leaves them out.
+    logits = {name: output.students[name].logits_at(size) for name in STUDENTS}
     views = {}
     for name, peer in ((name, peer_of(name)) for name in STUDENTS):
         own, other = output.students[name], output.students[peer]
@@ -113,11 +173,11 @@ def _views(output: PairOutput, labels) -> dict[str, View]:
             peer_logits=logits[peer],
             head_logits=own.logits,
             peer_head_logits=other.logits_at(own.logits.shape[1:3]),
-            ce=ce[name],
-            peer_ce=ce[peer],
+            ce=pixels["ce"][name],
+            peer_ce=pixels["ce"][peer],
             labels=labels,
-            valid=valid,
-            peer_correct=correct[peer],
+            valid=labels != 255,
+            peer_correct=pixels["correct"][peer],
             f4=own.stages[3],
             peer_f4=other.stages[3],
             peer_f2=other.stages[1],
@@ -152,7 +212,14 @@ def evaluate(objective: Objective, output: PairOutput, labels, *, step, rng) -> 
     if objective.ramp_steps > 0:
         ramp = jnp.minimum(1.0, step / objective.ramp_steps)
     totals, logs = {}, {}
-    for name, view in _views(output, labels).items():
+    pixels = ops.over_rows(
+        functools.partial(_pixels, objective, rng),
+        {name: (out.logits, out.align_corners) for name, out in output.students.items()},
+        labels,
+        size=labels.shape[1:3],
+        rows=objective.strip_rows,
+    )
+    for name, view in _views(output, pixels, labels).items():
         logs[f"{name}/ce"] = losses.masked_mean(view.ce, view.valid)
         supervised = logs[f"{name}/ce"]
         if objective.class_weights is not None:
@@ -162,22 +229,19 @@ def evaluate(objective: Objective, output: PairOutput, labels, *, step, rng) -> 
             logs[f"{name}/ce_weighted"] = supervised
         totals[name] = objective.ce_weights[name] * supervised
         for term_name, term in objective.terms.items():
-            weight = objective.weights[term_name][name]
-            if weight == 0:
+            if name not in objective.learners(term_name):
                 continue
-            given = {
-                "teacher_correct": view.peer_correct,
-                "rng": key_of(rng, term_name, name),
-                "num_classes": view.logits.shape[-1],
-            }
-            options = objective.options[term_name] | {key: given[key] for key in term.takes}
-            value = term.fn(*term.arrays(view), **options)
+            if term_name in pixels["terms"]:
+                value = losses.masked_mean(*pixels["terms"][term_name][name])
+            else:
+                options = objective.given(term_name, view, key_of(rng, term_name, name))
+                value = term.fn(*term.arrays(view), **options)
             logs[f"{name}/{term_name}"] = value
-            totals[name] += weight * ramp * value
+            totals[name] += objective.weights[term_name][name] * ramp * value
         observed = diagnostics.teaching(
             view.ce,
             view.peer_ce,
-            jnp.argmax(view.logits, -1) == labels,
+            pixels["correct"][name],
             view.peer_correct,
             view.valid,
             grid=output.students["cnn"].stages[3].shape[1:3],

@@ -11,6 +11,18 @@ from collabseg_jax import losses
 from collabseg_jax.errors import InputError, unknown
 
 
+class Pixels(NamedTuple):
+    """What a learner sees of some rows of pixels; the fields are those of `View`."""
+
+    logits: jax.Array
+    peer_logits: jax.Array
+    ce: jax.Array
+    peer_ce: jax.Array
+    labels: jax.Array
+    valid: jax.Array
+    peer_correct: jax.Array
+
+
 class View(NamedTuple):
     """What one student (the learner) sees of itself and of its peer (the teacher).
 
@@ -59,8 +71,9 @@ class Term:
     """One row of the table.
 
     Attributes:
-      fn: a pure loss of one student.
-      arrays: from a View to its positional arguments.
+      fn: a pure loss of one student. If it has `unreduced` (see `losses.reduce.mean_of`), that is
+        given strips of rows.
+      arrays: from a View (from Pixels, where `fn` has `unreduced`) to its positional arguments.
       needs: the kinds of cross features among them, of `KINDS`.
       takes: further keyword arguments that the objective hands over: "teacher_correct" and "rng"
         (for a selector), "num_classes".

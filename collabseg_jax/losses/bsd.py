@@ -8,7 +8,7 @@ from collabseg_jax.losses.divergences import (
     kl,
     relational,
 )
-from collabseg_jax.losses.reduce import cell_mean, masked_mean
+from collabseg_jax.losses.reduce import cell_mean, masked_mean, mean_of
 from collabseg_jax.losses.selectors import select_where
 
 
@@ -66,6 +66,7 @@ def bsd_region(
     return masked_mean(distance(student, teacher, **options), where)
 
 
+@mean_of
 def bsd_pixel(
     student,
     teacher,
@@ -94,4 +95,4 @@ def bsd_pixel(
         select, student_ce, teacher_ce, valid, teacher_correct=teacher_correct, rng=rng
     )
     student, teacher = (jnp.where(valid[..., None], x, 0.0) for x in (student, teacher))
-    return masked_mean(kl(student, teacher, temperature=temperature), where)
+    return kl(student, teacher, temperature=temperature), where

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 
 from collabseg_jax.errors import unknown
 from collabseg_jax.losses.divergences import kl
-from collabseg_jax.losses.reduce import masked_mean, valid_cells
+from collabseg_jax.losses.reduce import mean_of, valid_cells
 
 ENSEMBLES = ("naive", "mean", "min_logit")
 
 
+@mean_of
 def dml(student, teacher, valid, *, temperature=1.0):
     """Deep mutual learning, the loss of one student: KL(teacher || student) at every valid pixel.
 
@@ -22,7 +23,7 @@ def dml(student, teacher, valid, *, temperature=1.0):
     Source: Zhang et al. 2018, eq. 5-7, at every pixel.
     """
     student, teacher = (jnp.where(valid[..., None], x, 0.0) for x in (student, teacher))
-    return masked_mean(kl(student, teacher, temperature=temperature), valid)
+    return kl(student, teacher, temperature=temperature), valid
 
 
 def kd_mutual(student, teacher, valid, *, temperature=1.0):
@@ -39,6 +40,7 @@ def kd_mutual(student, teacher, valid, *, temperature=1.0):
     return dml(student, teacher, valid_cells(valid, student.shape[1:3]), temperature=temperature)
 
 
+@mean_of
 def kdcl(
     student,
     teacher,
@@ -88,4 +90,4 @@ def kdcl(
             return x - jnp.sum(jnp.where(hit, x, 0.0), -1, keepdims=True)
 
         target = jnp.minimum(beside_the_label(own), beside_the_label(teacher))
-    return masked_mean(kl(student, target, temperature=temperature), valid)
+    return kl(student, target, temperature=temperature), valid

@@ -1,5 +1,6 @@
 """The one reducer, its weighted form, and what the cells of a coarse grid hold."""
 
+import functools
 import itertools
 
 import jax
@@ -19,6 +20,20 @@ def masked_mean(values, where):
         raise ValueError(f"values {values.shape} and where {where.shape} must have one shape")
     kept = jnp.where(where, values.astype(jnp.float32), 0.0)
     return kept.sum() / jnp.maximum(1, where.sum())
+
+
+def mean_of(unreduced):
+    """The mean over the selected pixels of what `unreduced` returns, (values, where).
+
+    Each pixel's value hangs on that pixel alone, so `fn.unreduced` may be given any part of them.
+    """
+
+    @functools.wraps(unreduced)
+    def fn(*arrays, **options):
+        return masked_mean(*unreduced(*arrays, **options))
+
+    fn.unreduced = unreduced
+    return fn
 
 
 def weighted_mean(values, weights, where):

@@ -11,6 +11,7 @@ from collabseg_jax.ops.conv import conv
 from collabseg_jax.ops.depthwise import depthwise_conv
 from collabseg_jax.ops.pool import max_pool_3x3_stride_2
 from collabseg_jax.ops.resize import resize_bilinear
+from collabseg_jax.ops.strips import over_rows
 
 __all__ = [
     "attention",
@@ -19,6 +20,7 @@ __all__ = [
     "formulation",
     "gelu",
     "max_pool_3x3_stride_2",
+    "over_rows",
     "resize_bilinear",
     "using",
 ]

@@ -98,6 +98,15 @@ def _neighbours(length, size, align_corners):
     return low, np.minimum(low + 1, length - 1), (at - low).astype(np.float32)
 
 
+def interpolation_matrix(length: int, size: int, align_corners: bool) -> np.ndarray:
+    """[size, length] float32: what each output takes of each input, along one axis."""
+    low, high, share = _neighbours(length, size, align_corners)
+    matrix = np.zeros((size, length), np.float32)
+    matrix[np.arange(size), low] = 1 - share
+    matrix[np.arange(size), high] += share
+    return matrix
+
+
 # Reading two neighbours is the fast way forward; its transpose is a scatter, so the way back is a
 # product with the interpolation matrix.
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
@@ -113,10 +122,7 @@ def _forward(x, axis, length, size, align_corners):
 
 
 def _backward(axis, length, size, align_corners, _, g):
-    low, high, share = _neighbours(length, size, align_corners)
-    matrix = np.zeros((size, length), np.float32)
-    matrix[np.arange(size), low] = 1 - share
-    matrix[np.arange(size), high] += share
+    matrix = interpolation_matrix(length, size, align_corners)
     return (jnp.einsum("on,bowc->bnwc" if axis == 1 else "on,bhoc->bhnc", matrix, g),)
 
 
