@@ -21,7 +21,7 @@ from collabseg_jax.report import console
 # Sections and keys that do not change what is trained.
 FREE_KEYS = (
     *("eval", "predict", "export", "describe", "checkpoint", "log", "mesh", "max_skipped"),
-    "loss_rows",
+    *("loss_rows", "remat"),
     *("data.workers", "data.raw_dir", "data.dir", "data.cache"),
     "data.subset",  # compared by the records it chooses, in the fingerprint of the data
 )
@@ -131,7 +131,7 @@ def build(config, *, num_classes: int) -> Experiment:
         for part, row in rows.items()
         if part not in frozen
     }
-    options = model_options(config)
+    options = {s: row | {"remat": config.remat} for s, row in model_options(config).items()}
     pair = pairs.build(
         config.cnn.model,
         config.vit.model,

@@ -15,6 +15,7 @@ def get_config():
     c.precision = "float32"  # of the compute: float32 | bfloat16
     c.warmup_steps = -1  # of the ViT's and the bridges' learning rate; -1: a twentieth of steps
     c.ramp_steps = -1  # of all weights but ce's; -1: a quarter of steps
+    c.remat = False  # work the insides of encoder blocks out again on the way back: less memory
     # Rows of each image whose predictions the losses hold at a time; 0: all; -1: as many as take
     # 16 MiB an image. Less memory, the same losses.
     c.loss_rows = -1

@@ -43,6 +43,7 @@ class Student(nn.Module):
     dropout: float = 0.1
     dropout_kind: str = "channel"
     drop_path: float = 0.1
+    remat: bool = False
     dtype: object = jnp.float32
 
     @property

@@ -146,6 +146,7 @@ class DeepLabV3Plus(nn.Module):
       dropout: rate before the classifier.
       dropout_kind: "channel" (torch Dropout2d; mmsegmentation) or "element" (torch Dropout).
       dtype: of the compute.
+      remat: keep no insides of the encoder's blocks for the way back.
     Source: Chen et al. 2018, section 3.
     """
 
@@ -162,6 +163,7 @@ class DeepLabV3Plus(nn.Module):
     dropout: float = 0.1
     dropout_kind: str = "channel"
     dtype: Any = jnp.float32
+    remat: bool = False
 
     @property
     def head(self) -> Decoder:
@@ -185,9 +187,10 @@ class DeepLabV3Plus(nn.Module):
         head = self.head
         norm = functools.partial(BatchNorm, momentum=self.bn_momentum, eps=self.bn_eps)
         options = {"norm": norm, "dtype": self.dtype}
+        encoder = options | {"remat": self.remat}
         if self.encoder == "mobilenet_v2":
             self.backbone = mobilenet_v2.MobileNetV2(
-                self.output_stride, head.dilate_first, head.last_conv, **options
+                self.output_stride, head.dilate_first, head.last_conv, **encoder
             )
         else:
             self.backbone = resnet.ResNet(
@@ -196,7 +199,7 @@ class DeepLabV3Plus(nn.Module):
                 head.dilate_first,
                 self.stem,
                 self.stride_in,
-                **options,
+                **encoder,
             )
         point = functools.partial(ConvNorm, **options)
         conv3x3 = functools.partial(Conv3x3, inner_norm=head.inner_norm, **options)

@@ -110,6 +110,15 @@ class BatchNorm(nn.Module):
         return (x.astype(jnp.float32) * gain + offset).astype(self.dtype)
 
 
+def block_class(block, remat: bool):
+    """A block, or one whose insides are worked out again on the way back instead of kept.
+
+    Args:
+      block: a module called with features and one flag, both positional.
+    """
+    return nn.remat(block, static_argnums=(2,)) if remat else block
+
+
 class ConvNorm(nn.Module):
     """Convolution, BatchNorm (`norm` makes it) and an activation (None for none)."""
 

@@ -6,7 +6,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from collabseg_jax import ops
-from collabseg_jax.models.layers import Conv, DepthwiseConv, LayerNorm, drop_path, linear
+from collabseg_jax.models.layers import (
+    Conv,
+    DepthwiseConv,
+    LayerNorm,
+    block_class,
+    drop_path,
+    linear,
+)
 
 # name: (channels of the stages, blocks in each stage)
 MITS = {
@@ -77,7 +84,7 @@ class Block(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x, *, drop: bool):
+    def __call__(self, x, drop: bool):
         """[B, h, w, C] -> [B, h, w, C]."""
 
         def branch(y):
@@ -99,6 +106,7 @@ class Stage(nn.Module):
     drop_paths: tuple[float, ...]
     eps: float
     dtype: Any = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x, *, drop: bool):
@@ -108,15 +116,16 @@ class Stage(nn.Module):
             x
         )
         x = LayerNorm(EMBED_EPS, self.dtype, name="patch_norm")(x)
+        block = block_class(Block, self.remat)
         for j, rate in enumerate(self.drop_paths):
-            x = Block(
+            x = block(
                 HEADS[self.index],
                 REDUCTIONS[self.index],
                 rate,
                 self.eps,
                 self.dtype,
                 name=f"block{j + 1}",
-            )(x, drop=drop)
+            )(x, drop)
         return LayerNorm(self.eps, self.dtype, name="norm")(x)
 
 
@@ -127,6 +136,7 @@ class MixTransformer(nn.Module):
       variant: a key of `MITS`.
       drop_path: rate of the last block; it rises linearly from 0 at the first.
       eps: of the LayerNorms in blocks and after stages; see `SegFormer.layer_norm_eps`.
+      remat: keep no insides of blocks for the way back.
     Source: Xie et al. 2021, section 3.1 and table 6.
     """
 
@@ -134,6 +144,7 @@ class MixTransformer(nn.Module):
     drop_path: float = 0.1
     eps: float = 1e-5
     dtype: Any = jnp.float32
+    remat: bool = False
 
     def setup(self):
         """Build the stages."""
@@ -149,6 +160,7 @@ class MixTransformer(nn.Module):
                     tuple(rates[start : start + depth]),
                     self.eps,
                     self.dtype,
+                    self.remat,
                     name=f"stage{i + 1}",
                 )
             )

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from collabseg_jax.models.layers import BatchNorm, ConvNorm, DepthwiseNorm
+from collabseg_jax.models.layers import BatchNorm, ConvNorm, DepthwiseNorm, block_class
 
 # Of each stage: (expansion, channels, blocks, stride of the first block), torchvision's table
 # split where docs/method.md splits `features`: [:4], [4:7], [7:14], [14:18].
@@ -37,7 +37,7 @@ class InvertedResidual(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x, *, batch_stats: bool):
+    def __call__(self, x, batch_stats: bool):
         """[B, h, w, C] -> [B, h/stride, w/stride, features]."""
         options = {"dtype": self.dtype, "norm": self.norm}
         y = x
@@ -64,6 +64,7 @@ class MobileNetV2(nn.Module):
       last_conv: F4 includes `features[18]`, a 1x1 convolution to 1280 channels (smp).
       norm: makes the BatchNorms.
       dtype: of the compute.
+      remat: keep no insides of blocks for the way back.
     Source: Sandler et al. 2018, table 2.
     """
 
@@ -72,11 +73,13 @@ class MobileNetV2(nn.Module):
     last_conv: bool = False
     norm: Callable = BatchNorm
     dtype: Any = jnp.float32
+    remat: bool = False
 
     def setup(self):
         """Build stem and stages; blocks carry torchvision's index in their name."""
         conv = functools.partial(ConvNorm, activation=nn.relu6, dtype=self.dtype, norm=self.norm)
         self.stem = conv(32, 3, 2)
+        block = block_class(InvertedResidual, self.remat)
         stages, index, stride, dilation = [], 1, 2, 1
         for groups in STAGES:
             blocks = []
@@ -88,7 +91,7 @@ class MobileNetV2(nn.Module):
                         rate = dilation if self.dilate_first else rate
                     stride *= step
                     blocks.append(
-                        InvertedResidual(
+                        block(
                             channels,
                             expansion,
                             step,
@@ -101,7 +104,7 @@ class MobileNetV2(nn.Module):
                     index += 1
             stages.append(blocks)
         if self.last_conv:
-            stages[3].append(conv(LAST_CONV, name=f"features{index}"))
+            self.last = conv(LAST_CONV, name=f"features{index}")
         self.stages = stages
 
     def stage(self, i: int, x, *, batch_stats: bool):
@@ -109,5 +112,7 @@ class MobileNetV2(nn.Module):
         if i == 1:
             x = self.stem(x, batch_stats=batch_stats)
         for block in self.stages[i - 1]:
-            x = block(x, batch_stats=batch_stats)
+            x = block(x, batch_stats)
+        if i == 4 and self.last_conv:
+            x = self.last(x, batch_stats=batch_stats)
         return x

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from collabseg_jax import ops
-from collabseg_jax.models.layers import BatchNorm, ConvNorm
+from collabseg_jax.models.layers import BatchNorm, ConvNorm, block_class
 
 # name: (block, blocks in each stage)
 RESNETS = {
@@ -36,7 +36,7 @@ class BasicBlock(nn.Module):
     conv: Callable = ConvNorm
 
     @nn.compact
-    def __call__(self, x, *, batch_stats: bool):
+    def __call__(self, x, batch_stats: bool):
         """[B, h, w, C] -> [B, h/stride, w/stride, features]."""
         first, second = self.dilations
         y = self.conv(self.features, 3, self.stride, first, name="conv1")(
@@ -56,7 +56,7 @@ class Bottleneck(nn.Module):
     stride_in: str = "3x3"
 
     @nn.compact
-    def __call__(self, x, *, batch_stats: bool):
+    def __call__(self, x, batch_stats: bool):
         """[B, h, w, C] -> [B, h/stride, w/stride, 4 * features]."""
         first, second = (1, self.stride) if self.stride_in == "3x3" else (self.stride, 1)
         y = self.conv(self.features, 1, first, name="conv1")(x, batch_stats=batch_stats)
@@ -89,6 +89,7 @@ class ResNet(nn.Module):
         style) or "1x1", the first one (v1, the paper; `downsample_in_bottleneck` in transformers).
       norm: makes the BatchNorms.
       dtype: of the compute.
+      remat: keep no insides of blocks for the way back.
     Source: He et al. 2016; Chen et al. 2017 for the dilation.
     """
 
@@ -99,13 +100,14 @@ class ResNet(nn.Module):
     stride_in: str = "3x3"
     norm: Callable = BatchNorm
     dtype: Any = jnp.float32
+    remat: bool = False
 
     def setup(self):
         """Build stem and stages."""
         conv = functools.partial(ConvNorm, dtype=self.dtype, norm=self.norm)
         kind, depths = RESNETS[self.variant]
         options = {} if kind == "basic" else {"stride_in": self.stride_in}
-        block = BasicBlock if kind == "basic" else Bottleneck
+        block = block_class(BasicBlock if kind == "basic" else Bottleneck, self.remat)
         if self.stem == "deep":
             parts = ((32, 3, 2), (32, 3, 1), (64, 3, 1))
             self.stem_convs = [conv(*part, name=f"stem{i + 1}") for i, part in enumerate(parts)]
@@ -142,5 +144,5 @@ class ResNet(nn.Module):
                 x = conv(x, batch_stats=batch_stats)
             x = ops.max_pool_3x3_stride_2(x)
         for block in self.stages[i - 1]:
-            x = block(x, batch_stats=batch_stats)
+            x = block(x, batch_stats)
         return x

@@ -83,6 +83,7 @@ class SegFormer(nn.Module):
       drop_path: stochastic depth of the last block; it rises linearly from 0 at the first, in all
         of them.
       dtype: of the compute.
+      remat: keep no insides of the encoder's blocks for the way back.
     Source: Xie et al. 2021.
     """
 
@@ -98,6 +99,7 @@ class SegFormer(nn.Module):
     dropout_kind: str = "channel"
     drop_path: float = 0.1
     dtype: Any = jnp.float32
+    remat: bool = False
 
     @property
     def stage_channels(self) -> tuple[int, ...]:
@@ -107,7 +109,7 @@ class SegFormer(nn.Module):
     def setup(self):
         """Build encoder and head."""
         self.backbone = MixTransformer(
-            self.encoder, self.drop_path, self.layer_norm_eps, dtype=self.dtype
+            self.encoder, self.drop_path, self.layer_norm_eps, self.dtype, self.remat
         )
         self.decode_head = MLPHead(
             self.width or WIDTH[self.encoder],

@@ -26,10 +26,10 @@ def test_unknown_option():
     assert "'drop_paths'" in message
     assert "did you mean 'drop_path'" in message
     options = "align_corners, bn_eps, bn_momentum, drop_path, dropout, dropout_kind, dtype, head"
-    assert message.endswith(f"valid: {options}, layer_norm_eps, width")
+    assert message.endswith(f"valid: {options}, layer_norm_eps, remat, width")
     message = refused(CNN, outputstride=16)
     options = "atrous_rates, bn_eps, bn_momentum, decoder, dropout, dropout_kind, dtype"
-    assert message.endswith(f"valid: {options}, output_stride, separable, stem, stride_in")
+    assert message.endswith(f"valid: {options}, output_stride, remat, separable, stem, stride_in")
 
 
 @pytest.mark.parametrize("option", [{"encoder": "b5"}, {"output_stride": 16}, {"parent": None}])
