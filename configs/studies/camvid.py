@@ -1,29 +1,46 @@
-"""What each part of the method does on CamVid, at the size of configs/camvid.py.
+"""What each part of the method does on CamVid: MobileNetV2 (ImageNet weights), MiT-B0 from scratch.
 
-About 15 minutes a run on two CPU cores. Settings are chosen on a drive that is held out of the
-training images, not on val: 0006R0, 101 of the 367. The first part of a name says the drive
-(val is of 0016E5). A folder whose `val` is that drive, of links:
+  ./launch/local.sh --mode=study --config configs/studies/camvid.py:small \\
+      --config.run.data.raw_dir=CamVid --config.run.cnn.pretrained=mobilenet_v2.safetensors
+
+`small` is for a laptop: images of half the size (180x240), 300 steps, about 2 minutes a run on two
+CPU cores. `gpu` is configs/camvid.py at full size with 2000 steps of 8 crops, for one GPU. Without
+ImageNet weights, ResNet-18 is the more usual CNN:
+
+  --config.run.cnn.model=deeplabv3plus_resnet18 --config.run.cnn.head_lr_mult=1.0 \\
+  --config.run.cnn.lr=1e-3
+
+Settings are chosen on a drive that is held out of the training images, not on val: 0006R0, 101 of
+the 367. The first part of a name says the drive (val is of 0016E5). A folder whose `val` is that
+drive, of links, to be given as `raw_dir`:
 
   for s in "" annot; do
     mkdir -p held_out/train$s held_out/val$s
     ln -s "$PWD"/CamVid/train$s/* held_out/train$s/
     mv held_out/train$s/0006R0* held_out/val$s/
   done
-
-  ./launch/local.sh --mode=study --config configs/studies/camvid.py \\
-      --workdir runs/studies/held_out --config.run.data.raw_dir=held_out
-
-And val, once, with what was chosen there:
-
-  ./launch/local.sh --mode=study --config configs/studies/camvid.py \\
-      --config.run.data.raw_dir=CamVid
 """
 
 from configs.studies import base
 
 
-def get_config():
+def get_config(size="small"):
     """See above."""
     c = base.get_config("camvid")
+    c.run.batch_size = 8
+    c.run.eval.batch_size = 8
     c.run.eval.every = 0  # only at the end
+    c.run.checkpoint.every = 150
+    if size == "small":
+        c.run.steps = 300
+        c.run.data.crop = (96, 128)
+        c.run.data.scale = (0.375, 0.75)
+        c.run.cnn.atrous_rates = (1, 3, 5)
+        c.run.eval.short_side = 180
+    elif size == "gpu":
+        c.run.steps = 2000
+        c.run.precision = "bfloat16"
+        c.run.data.workers = 4
+    else:
+        raise ValueError(f"unknown size {size!r} of this study; valid: small, gpu")
     return c
