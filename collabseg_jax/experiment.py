@@ -20,8 +20,18 @@ from collabseg_jax.report import console
 
 # Sections and keys that do not change what is trained.
 FREE_KEYS = (
-    *("eval", "predict", "export", "describe", "checkpoint", "log", "mesh", "max_skipped"),
-    *("loss_rows", "remat"),
+    *(
+        "eval",
+        "predict",
+        "export",
+        "describe",
+        "compile",
+        "checkpoint",
+        "log",
+        "mesh",
+        "max_skipped",
+    ),
+    *("max_skipped", "loss_rows", "remat"),
     *("data.workers", "data.raw_dir", "data.dir", "data.cache"),
     "data.subset",  # compared by the records it chooses, in the fingerprint of the data
 )

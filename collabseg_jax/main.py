@@ -16,7 +16,7 @@ from collabseg_jax import config_file
 from collabseg_jax.errors import InputError, RunError, unknown
 
 DEFAULT_CONFIG = "configs/quickstart.py"
-MODES = ("train", "eval", "predict", "export", "prepare", "check", "describe", "study")
+MODES = ("train", "eval", "predict", "export", "prepare", "check", "describe", "compile", "study")
 DISTRIBUTED_MODES = ("train", "eval")
 LOST = "UNKNOWN|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|FAILED_PRECONDITION"
 
@@ -88,6 +88,10 @@ def run(config, *, mode: str, workdir: str):
         from collabseg_jax import describe
 
         return describe.run(config)
+    if mode == "compile":
+        from collabseg_jax import ahead
+
+        return ahead.run(config)
     if mode == "study":
         from collabseg_jax import study
 

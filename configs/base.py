@@ -148,6 +148,9 @@ def get_config():
     c.describe = ConfigDict()
     c.describe.size = (512, 512)  # height, width
 
+    c.compile = ConfigDict()
+    c.compile.topology = ""  # TPUs that need not be here, like v5e:4x4; "": the devices here
+
     c.checkpoint = ConfigDict()
     c.checkpoint.every = 500
     c.checkpoint.keep = 2

@@ -26,7 +26,7 @@ LEVELS = (
     ("step",),
     ("experiment", "pictures", "charts", "training_data"),
     ("workdir", "comparison"),
-    ("evaluate", "prepare", "check", "describe"),
+    ("evaluate", "prepare", "check", "describe", "ahead"),
     ("train", "predict", "export", "study"),
     ("main", "__init__"),
 )
