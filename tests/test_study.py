@@ -187,7 +187,7 @@ def test_stopping_asks_the_runs_to_save(go, tmp_path, monkeypatch, request, wish
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     working = tmp_path / "study/slow/0/working"
-    sleep = study.time.sleep
+    sleep = study.jobs.time.sleep
 
     def wait(seconds):
         sleep(seconds)
@@ -195,7 +195,7 @@ def test_stopping_asks_the_runs_to_save(go, tmp_path, monkeypatch, request, wish
             working.unlink()
             os.kill(os.getpid(), signal.SIGTERM if wish == "SIGTERM" else signal.SIGINT)
 
-    monkeypatch.setattr(study.time, "sleep", wait)
+    monkeypatch.setattr(study.jobs.time, "sleep", wait)
     config = make_config(arms={"alone": {}, "slow": {}})
     if wish == "SIGTERM":
         assert go(config) == {"failed": []}
