@@ -27,7 +27,12 @@ FULL = {
     "bsd_region": {"weight": 0.5, "divergence": "kl_ln", "select": "lower_ce"},
     "bsd_pixel": {"weight": 0.3, "temperature": 1.0, "select": "lower_ce"},
 }
-LOSSES = {"full": FULL, "dml": {"dml": {"weight": 1.0, "temperature": 1.0}}}
+LOSSES = {
+    "full": FULL,
+    "none": {},
+    **{name: {name: row} for name, row in FULL.items()},
+    "dml": {"dml": {"weight": 1.0, "temperature": 1.0}},
+}
 
 
 def parse():
