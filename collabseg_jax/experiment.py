@@ -20,17 +20,7 @@ from collabseg_jax.report import console
 
 # Sections and keys that do not change what is trained.
 FREE_KEYS = (
-    *(
-        "eval",
-        "predict",
-        "export",
-        "describe",
-        "compile",
-        "checkpoint",
-        "log",
-        "mesh",
-        "max_skipped",
-    ),
+    *("eval", "predict", "export", "describe", "compile", "checkpoint", "log", "mesh"),
     *("max_skipped", "loss_rows", "remat"),
     *("data.workers", "data.raw_dir", "data.dir", "data.cache"),
     "data.subset",  # compared by the records it chooses, in the fingerprint of the data

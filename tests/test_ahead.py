@@ -35,22 +35,22 @@ def bytes_of(tree):
 
 
 def test_what_the_step_of_a_config_takes_here(capsys):
-    """No data, no weights; the arguments are exactly state and batch."""
-    asked = config(**{"mesh.data": 1})
-    mesh = sharding.make_mesh(1, 1, devices=jax.devices()[:1])
+    """No data, no weights; the arguments of a device are exactly the state and its images."""
+    asked, devices = config(), jax.device_count()
+    assert devices == 4
+    mesh = sharding.make_mesh()
     built = experiment.build(asked, num_classes=8)
     state = bytes_of(experiment.abstract_state(asked, built, mesh))
-    batch = 4 * (32 * 32 * (3 + 1) + 1)
-    if jax.device_count() == 1:
-        found = main.run(asked, mode="compile", workdir="unused")
-        assert found["arguments_gib"] * 2**30 == pytest.approx(state + batch, abs=1024)
-        assert found["fits"] and found["images"] == 4
-        assert found["peak_gib"] >= found["arguments_gib"] + found["temporaries_gib"]
-        # At the very least the way there and back of the first convolution, 3x3 of 3 to 4.
-        assert found["gflop"] * 1e9 > 4 * 8 * 8 * 9 * 3 * 4 * 2 * 2
-        text = capsys.readouterr().out
-        assert "tiny_cnn and tiny_vit" in text
-        assert f"{found['peak_gib']:.2f} GiB" in text
+    image = 32 * 32 * (3 + 1) + 1
+    found = main.run(asked, mode="compile", workdir="unused")
+    assert found["arguments_gib"] * 2**30 == pytest.approx(state + image, abs=64)
+    assert found["fits"] and found["images"] == 1
+    assert found["peak_gib"] >= found["arguments_gib"] + found["temporaries_gib"]
+    # At the very least the way there and back of the first convolution, 3x3 of 3 to 4.
+    assert found["gflop"] * 1e9 > 8 * 8 * 9 * 3 * 4 * 2 * 2
+    text = capsys.readouterr().out
+    assert "tiny_cnn and tiny_vit" in text
+    assert f"{found['peak_gib']:.2f} GiB" in text
 
 
 def test_a_batch_that_the_devices_cannot_share():

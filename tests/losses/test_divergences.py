@@ -113,7 +113,10 @@ def test_reference_and_gradient(name, options):
 
     # every position carries its own weight, so a reduction inside would show
     weight = rng.normal(size=(2, 3, 2)).astype(np.float32)
-    loss = lambda s, t: jnp.sum(weight * fn(s, t, **options))  # noqa: E731
+
+    def loss(s, t):
+        return jnp.sum(weight * fn(s, t, **options))
+
     g_student, g_teacher = jax.grad(loss, argnums=(0, 1))(student, teacher)
     fd = reference.finite_difference(lambda s: (weight * ref(s, teacher, **options)).sum(), student)
     np.testing.assert_allclose(g_student, fd, rtol=1e-4, atol=1e-5 * np.abs(fd).max())
