@@ -96,7 +96,9 @@ def build(a):
     sgd = optim.build("sgd", lr=0.01, steps=10**6, power=0.9, weight_decay=1e-4, clip_norm=10.0)
     adamw = optim.build("adamw", lr=6e-5, steps=10**6, weight_decay=0.01, clip_norm=1.0)
     optimizers = {"cnn": sgd, "vit": adamw, "bridges": adamw}
-    created = state.create(pairs.init(pair, jax.random.key(0)), optimizers, jax.random.key(1))
+    created = jax.jit(  # one program, not one for each operation
+        lambda: state.create(pairs.init(pair, jax.random.key(0)), optimizers, jax.random.key(1))
+    )()
     params = {k: count(getattr(created, k).params) for k in optimizers}
     if a.solo:
         part, model, tx = getattr(created, a.solo), getattr(pair, a.solo), optimizers[a.solo]

@@ -1,5 +1,6 @@
 """Depthwise 3x3 convolution."""
 
+import math
 from functools import partial
 
 import jax
@@ -7,6 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from collabseg_jax.ops.backend import formulation
+
+BLOCKS = 8  # of pixels, added to each other in the weight gradient
 
 
 def depthwise_conv(x, kernel, *, stride=1, dilation=1):
@@ -74,17 +77,40 @@ def _forward(x, kernel, stride, dilation):
     return _depthwise(x, kernel, stride, dilation), (x, kernel)
 
 
-def _backward(stride, dilation, saved, g):
-    x, kernel = saved
+def _kernel_gradient(x, g, stride, dilation):
+    """[9, C] float32: for each tap and channel, x moved under it times g, summed over all pixels.
+
+    A plain sum makes XLA:CPU write nine moved copies of x to memory first. Blocks of pixels that
+    are added to each other are one loop that reads x where it lies; the rest is summed by a matrix
+    product, because XLA would take that loop apart again for the sake of a reduction.
+    """
+    batch, rows = g.shape[:2]
+    across = math.gcd(batch, BLOCKS)
+    strips = min(rows, BLOCKS // across)
+    height = rows // strips
+    evenly = strips * height  # the rows that are left over are a strip of their own
+
+    def total(tap):
+        found = 0.0
+        for starts, size in ((range(0, evenly, height), height), ([evenly], rows - evenly)):
+            blocks = [
+                (slice(image, image + batch // across), slice(row, row + size))
+                for image in range(0, batch, batch // across)
+                for row in starts
+            ]
+            folded = sum(tap[block] * g[block] for block in blocks).reshape(-1, x.shape[-1])
+            found += jnp.ones(len(folded), jnp.float32) @ folded
+        return found
+
     taps = _taps(x, stride, dilation)
     silent = jnp.zeros(x.shape[-1], jnp.float32)
-    d_kernel = jnp.stack(
-        [
-            jnp.sum(taps[i, j] * g, (0, 1, 2)) if (i, j) in taps else silent
-            for i in range(3)
-            for j in range(3)
-        ]
-    )
+    places = [(i, j) for i in range(3) for j in range(3)]
+    return jnp.stack([total(taps[place]) if place in taps else silent for place in places])
+
+
+def _backward(stride, dilation, saved, g):
+    x, kernel = saved
+    d_kernel = _kernel_gradient(x, g, stride, dilation)
 
     def spread(size, count):
         return 0, size - ((count - 1) * stride + 1), stride - 1
