@@ -9,15 +9,12 @@ on standard input {"ms", "cpu_ms", "rss_gb"}, until `quit`; so two programs can 
 
 import argparse
 import functools
-import json
-import resource
-import statistics
-import sys
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import timing
 
 from collabseg_jax import objective, optim, sharding, state, step
 from collabseg_jax import pair as pairs
@@ -145,24 +142,12 @@ def main():
         "temp_gib": round(memory.temp_size_in_bytes / 2**30, 3),
         "params": params,
     }
-    for _ in range(3):
+
+    def once():
+        nonlocal carry
         carry = run(carry)
-    if a.serve:
-        print(json.dumps(facts), flush=True)
-    times = []
-    while a.serve or len(times) < a.steps:
-        if a.serve and sys.stdin.readline().strip() != "go":
-            return
-        cpu, began = time.process_time(), time.perf_counter()
-        carry = run(carry)
-        times.append((time.perf_counter() - began) * 1e3)
-        rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        if a.serve:
-            cpu_ms = (time.process_time() - cpu) * 1e3
-            print(json.dumps({"ms": times[-1], "cpu_ms": cpu_ms, "rss_gb": rss}), flush=True)
-    median = statistics.median(times)
-    facts |= {"step_ms": median, "images_per_s": a.batch * 1e3 / median, "peak_memory_gib": rss}
-    print(json.dumps(facts))
+
+    timing.measure(once, facts, batch=a.batch, steps=a.steps, serve=a.serve)
 
 
 if __name__ == "__main__":

@@ -28,12 +28,9 @@ The losses are the same too, but the work is not equal everywhere ("ours" is the
 """
 
 import argparse
-import json
-import resource
-import statistics
-import sys
 import time
 
+import timing
 import torch
 import transformers
 from torch_models import IGNORE, MITS, RESNETS, Collab, DeepLabV3Plus, segformer
@@ -137,28 +134,18 @@ def main():
         "compile_s": round(compile_s, 2),
         "params": params,
     }
-    for _ in range(3):
-        step()
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    if a.serve:
-        print(json.dumps(facts), flush=True)
-    times = []
-    while a.serve or len(times) < a.steps:
-        if a.serve and sys.stdin.readline().strip() != "go":
-            return
-        cpu, began = time.process_time(), time.perf_counter()
-        step()
-        times.append((time.perf_counter() - began) * 1e3)
-        rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        if a.serve:
-            cpu_ms = (time.process_time() - cpu) * 1e3
-            print(json.dumps({"ms": times[-1], "cpu_ms": cpu_ms, "rss_gb": rss}), flush=True)
-    median = statistics.median(times)
-    facts |= {"step_ms": median, "images_per_s": a.batch * 1e3 / median, "peak_memory_gib": rss}
-    if cuda:
-        facts["device_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
-    print(json.dumps(facts))
+    timing.measure(
+        step,
+        facts,
+        batch=a.batch,
+        steps=a.steps,
+        serve=a.serve,
+        at_end=lambda: (
+            {"device_memory_gib": torch.cuda.max_memory_allocated() / 2**30} if cuda else {}
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,40 @@
+"""How step_time.py and torch_step.py time a step; needs neither of their libraries."""
+
+import json
+import resource
+import statistics
+import sys
+import time
+
+
+def measure(step, facts: dict, *, batch: int, steps: int, serve: bool, at_end=dict) -> None:
+    """Time `step`, a function that does one and waits for it, and print one JSON object.
+
+    Args:
+      facts: what else to print.
+      batch: images in a step.
+      steps: how many to time, after three that are not.
+      serve: print the facts first, then for each line `go` on standard input {"ms", "cpu_ms",
+        "rss_gb"}, until `quit`.
+      at_end: () -> further facts.
+    """
+    for _ in range(3):
+        step()
+    if serve:
+        print(json.dumps(facts), flush=True)
+        while sys.stdin.readline().strip() == "go":
+            print(json.dumps(_timed(step)), flush=True)
+        return
+    times = [_timed(step) for _ in range(steps)]
+    median = statistics.median(time["ms"] for time in times)
+    facts |= {"step_ms": median, "images_per_s": batch * 1e3 / median}
+    print(json.dumps({**facts, "rss_gb": times[-1]["rss_gb"], **at_end()}))
+
+
+def _timed(step) -> dict:
+    cpu, began = time.process_time(), time.perf_counter()
+    step()
+    ms, cpu_ms = (time.perf_counter() - began) * 1e3, (time.process_time() - cpu) * 1e3
+    # The most that the process has had, compiling included.
+    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return {"ms": ms, "cpu_ms": cpu_ms, "rss_gb": rss}
