@@ -1,0 +1,64 @@
+"""The fast formulations are only faster: whole loss curves, beside what a rounding does to them."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from collabseg_jax import experiment, ops, sharding, step
+from configs import base
+
+STEPS = 50
+
+
+def config():
+    c = base.use_method(base.get_config())
+    c.steps, c.batch_size, c.data.crop = STEPS, 2, (64, 96)
+    c.vit.drop_path = c.vit.dropout = c.cnn.dropout = 0.0
+    c.cnn.atrous_rates = (1, 2, 3)
+    c.vit.lr = 1e-3
+    return c
+
+
+def curve(formulation, noise=0.0, seed=0):
+    """[STEPS, 2]: both totals, on batches that are the same but for `noise`, relative."""
+    c = config()
+    built = experiment.build(c, num_classes=8)
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    layout = sharding.train_layout(mesh, batch_size=c.batch_size, crop=c.data.crop)
+    state = experiment.initial_state(c, built, mesh)
+    disturb, found = np.random.default_rng(seed), []
+    with ops.using(formulation):
+        train_step = step.jit_train_step(
+            layout,
+            pair=built.pair,
+            objective=built.objective,
+            optimizers=built.optimizers,
+            jitter={},
+        )
+        for number in range(STEPS):
+            rng = np.random.default_rng(number % 4)  # few enough batches to learn them
+            image = rng.integers(0, 256, (c.batch_size, *c.data.crop, 3)).astype(np.float32)
+            image *= 1 + noise * disturb.choice([-1.0, 1.0], image.shape).astype(np.float32)
+            label = rng.integers(0, 8, (c.batch_size, 4, 6)).repeat(16, 1).repeat(16, 2)
+            batch = {
+                "image": image,
+                "label": label.astype(np.uint8),
+                "valid": np.ones(c.batch_size, bool),
+            }
+            state, logs = train_step(state, layout.place(batch))
+            found.append([float(logs[f"{name}/total"]) for name in ("cnn", "vit")])
+    return np.array(found)
+
+
+@pytest.mark.slow
+def test_fast_formulations_change_no_more_than_a_rounding_does():
+    """ResNet-18 and MiT-B0, full method, separable: at most 3 times a disturbance of 1e-7."""
+    plain, fast = curve("plain"), curve("cpu")
+    reach = functools.partial(np.max, axis=0)
+    difference = reach(np.abs(fast - plain))
+    rounding = reach([reach(np.abs(curve("plain", 1e-7, seed) - plain)) for seed in range(3)])
+    print(f"fast {difference}, a disturbance of 1e-7 {rounding}; from {plain[0]} to {plain[-1]}")
+    assert (rounding > 0).all()
+    assert (difference <= 3 * rounding).all()
