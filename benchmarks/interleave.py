@@ -3,10 +3,10 @@
   python benchmarks/interleave.py ROUNDS 'name=command ...' 'other=command ...' [--sum=a,b]
 
 A command is a script of this folder and its options, run with --serve by this Python; `VAR=value`
-before it sets its environment, and PYTHON=path names another interpreter. The first is what the others are compared with; with --sum it is
-the sum of these (as one would train them one after the other). Printed are medians over rounds, in
-milliseconds, and the median (and extremes) of the ratios within rounds: the machine's moods strike
-both sides of those alike.
+before it sets its environment, and PYTHON=path names another interpreter. The first is what the
+others are compared with; with --sum it is the sum of these (as one would train them one after the
+other). Printed are medians over rounds, in milliseconds, and the median (and extremes) of the
+ratios within rounds: the machine's moods strike both sides of those alike.
 """
 
 import argparse
@@ -31,7 +31,7 @@ class Program:
             environment[key] = value
         words[0] = str(Path(__file__).parent / words[0])
         self._process = subprocess.Popen(
-            [environment.get("PYTHON", sys.executable), *words, "--serve"],
+            [environment.pop("PYTHON", sys.executable), *words, "--serve"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
