@@ -1,10 +1,13 @@
-"""What a training step spends its time on: its longest operations, and sums by part and kind.
+"""What a training step spends its time on, and how far it is from what the machine can do.
 
   python benchmarks/top_operations.py [options of step_time.py]
 
-Profiles three steps with jax.profiler. A time is that of all threads together, so on several cores
-the sum exceeds the step's. XLA names a fusion by what it computes last: read a row as a place in
-the network rather than as the operation alone.
+First the two limits: the step's operations over the rate of a large matrix product, and the bytes
+that its operations read and write over the bandwidth of adding 1 to a large array; both rates are
+measured here, operations and bytes are XLA's own count. No step can be faster than the first. Then
+the longest operations, and sums by part and kind, of three steps under jax.profiler: times of all
+threads together, so on several cores their sum exceeds the step's. XLA names a fusion by what it
+computes last: read a row as a place in the network rather than as the operation alone.
 """
 
 import collections
@@ -14,8 +17,10 @@ import json
 import re
 import sys
 import tempfile
+import time
 
 import jax
+import jax.numpy as jnp
 import step_time
 
 STEPS = 3
@@ -29,11 +34,40 @@ KINDS = (
 )
 
 
+def fastest(fn, *arguments) -> float:
+    """Seconds of a call of a function when compiled."""
+    fn, times = jax.jit(fn), []
+    for _ in range(8):
+        began = time.perf_counter()
+        jax.block_until_ready(fn(*arguments))
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def limits(compiled, dtype) -> str:
+    """The two limits of a program, as text."""
+    size = 2048 if jax.default_backend() == "cpu" else 8192
+    square, line = jnp.ones((size, size), dtype), jnp.ones(2**26, jnp.float32)
+    rate = 2 * size**3 / fastest(jnp.matmul, square, square)
+    bandwidth = 2 * line.nbytes / fastest(lambda x: x + 1, line)
+    costs = compiled.cost_analysis()
+    flops, moved = costs["flops"], costs["bytes accessed"]
+    return (
+        f"{flops / 1e9:.0f} GFLOP at {rate / 1e9:.0f} GFLOP/s: {flops / rate * 1e3:.0f} ms; "
+        f"{moved / 1e9:.1f} GB at {bandwidth / 1e9:.0f} GB/s: {moved / bandwidth * 1e3:.0f} ms"
+    )
+
+
 def measure(a) -> tuple[str, collections.Counter]:
     """The compiled program as text, and {instruction: milliseconds of a step}."""
     compiled, carry, run, _ = step_time.build(a)
     for _ in range(2):
         carry = run(carry)
+    print(limits(compiled, a.precision))
+    began = time.perf_counter()
+    for _ in range(STEPS):
+        carry = run(carry)
+    print(f"a step: {(time.perf_counter() - began) / STEPS * 1e3:.0f} ms")
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             for _ in range(STEPS):
