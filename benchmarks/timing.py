@@ -1,4 +1,4 @@
-"""How step_time.py and torch_step.py time a step; needs neither of their libraries."""
+"""How step_time.py, torch_step.py and keras_step.py time a step; needs none of their libraries."""
 
 import json
 import resource

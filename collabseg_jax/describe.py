@@ -18,7 +18,7 @@ from collabseg_jax.ops.resize import SCOPE
 from collabseg_jax.pair import STUDENTS
 
 # Attributes of a student that are no options of its section in the config.
-_NOT_OPTIONS = ("encoder", "num_classes", "dtype", "parent", "name")
+_NOT_OPTIONS = ("encoder", "num_classes", "dtype", "remat", "parent", "name")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,7 +42,7 @@ class Evaluator:
         )
 
     def __call__(self, state) -> dict:
-        """{"step", "cnn", "vit", "ensemble"}: scores as `metrics.scores` gives them."""
+        """{"step", "split", "cnn", "vit", "ensemble"}: scores as `metrics.scores` gives them."""
         variables = {name: getattr(state, name).variables for name in STUDENTS}
         total = {name: np.zeros((self._spec.num_classes,) * 2, np.int64) for name in OUTPUTS}
         progress = Progress(len(self._source), f"evaluating {self._split}", "image")
@@ -63,7 +63,7 @@ class Evaluator:
             progress.advance(round(batch["valid"].sum() / share))
         progress.close()
         scored = {name: metrics.scores(total[name], self._spec.classes) for name in OUTPUTS}
-        return {"step": int(state.step), **scored}
+        return {"step": int(state.step), "split": self._split, **scored}
 
 
 def make(config, pair, source, spec, mesh) -> Evaluator:

@@ -55,6 +55,6 @@ def card_details(config, workdir: Path, spec, name: str, step: int) -> dict:
     if results.get("step") == step:
         scores = results[name]
         details["scores"] = {k: scores[k] for k in ("miou", "pixel_accuracy", "mean_accuracy")}
-        details["scores"] |= {"split": config.eval.split, "step": step}
+        details["scores"] |= {"split": results.get("split", config.eval.split), "step": step}
         details["per_class"] = scores["iou"]
     return details

@@ -17,7 +17,8 @@ def get_config():
     c.ramp_steps = -1  # of all weights but ce's; -1: a quarter of steps
     c.remat = False  # work the insides of encoder blocks out again on the way back: less memory
     # Rows of each image whose predictions the losses hold at a time; 0: all; -1: as many as take
-    # 16 MiB an image. Less memory, the same losses.
+    # 16 MiB an image, and all if mesh.space > 1. Less memory, the same losses (select=random draws
+    # others).
     c.loss_rows = -1
     c.max_skipped = 20  # steps in a row whose losses are not finite before the run stops
 
@@ -44,9 +45,9 @@ def get_config():
     c.data.hue = 0.0  # in turns of the colour circle, at most 0.5
 
     c.cnn = ConfigDict()
-    c.cnn.model = "deeplabv3plus_resnet18"
+    c.cnn.model = "deeplabv3plus_resnet18"  # ... 18 | 34 | 50 | 101, or deeplabv3plus_mobilenet_v2
     c.cnn.pretrained = ""  # a file or directory of weights, see docs/weights.md
-    c.cnn.output_stride = 16
+    c.cnn.output_stride = 16  # 8 | 16, with decoder=paper also 32
     c.cnn.decoder = "paper"  # paper | smp (can be exported to that library)
     c.cnn.atrous_rates = ()  # of ASPP; (): those of decoder and output_stride, for crops of 512
     c.cnn.separable = True
@@ -57,16 +58,16 @@ def get_config():
     c.cnn.dropout = 0.1
     c.cnn.dropout_kind = "channel"  # channel | element
     c.cnn.frozen = False  # teaches and does not learn: ordinary distillation
-    c.cnn.optimizer = "sgd"
+    c.cnn.optimizer = "sgd"  # sgd | adamw, without warm-up
     c.cnn.lr = 0.01
-    c.cnn.momentum = 0.9
+    c.cnn.momentum = 0.9  # of sgd
     c.cnn.weight_decay = 1e-4
     c.cnn.power = 0.9  # of the poly schedule
     c.cnn.head_lr_mult = 1.0
-    c.cnn.clip_norm = 10.0
+    c.cnn.clip_norm = 10.0  # of the gradient; 0: not clipped
 
     c.vit = ConfigDict()
-    c.vit.model = "segformer_b0"
+    c.vit.model = "segformer_b0"  # ... b0 to b5
     c.vit.pretrained = ""
     c.vit.head = "folded"  # folded | plain: one function, two formulations
     c.vit.width = 0  # of the head; 0: the paper's

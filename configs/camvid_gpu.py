@@ -3,7 +3,7 @@
 ./launch/local.sh --config configs/camvid_gpu.py --config.data.raw_dir=PATH/CamVid
 """
 
-from configs import camvid
+from configs import base, camvid
 
 
 def get_config():
@@ -22,6 +22,7 @@ def get_config():
     c.cnn.head_lr_mult = 1.0
     c.vit.model = "segformer_b1"
     c.vit.lr = 2e-4
+    c.losses = base.use_method(base.get_config()).losses  # camvid.py's weights are for short runs
     c.eval.every = 1000
     c.eval.batch_size = 16
     c.checkpoint.every = 1000

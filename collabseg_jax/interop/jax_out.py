@@ -110,7 +110,7 @@ def to_onnx(student: Student, directory: Path, *, size: tuple[int, int], batch: 
     except ImportError as error:
         raise InputError(
             f"format=onnx needs jax2onnx, which is not installed ({error}); expected pip install "
-            "'collabseg_jax[onnx]'"
+            "-e '.[onnx]'"
         ) from error
     shape = (batch, *size, 3)
     with ops.using("plain"):

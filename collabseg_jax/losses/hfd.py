@@ -15,7 +15,7 @@ def hfd(borrowed, native, *, divergence="cosine"):
       divergence: a name of `DIVERGENCES`; "relational" compares maps pooled to 32x32 at most.
     Returns:
       scalar float32, the mean over every position (there are no labels at this depth).
-    Source: Zhu et al. 2023, HFD; docs/method.md, eq. 2.
+    Source: Zhu et al. 2023, HFD; docs/method.md.
     """
     distance = get_divergence(divergence)
     if distance is relational:

@@ -14,7 +14,7 @@ def cross_entropy(logits, labels, *, ignore_label=255):
       ce [B, H, W] float32, nats, 0 where ignored; valid [B, H, W] bool.
     Raises:
       ValueError: shapes do not agree.
-    Source: docs/method.md, eq. 1.
+    Source: docs/method.md, the supervised loss.
     """
     if logits.shape[:-1] != labels.shape:
         raise ValueError(f"logits {logits.shape} do not fit labels {labels.shape}")

@@ -4,7 +4,7 @@
 ./launch/local.sh --config configs/ablations/dml.py:camvid     # runs/ablations/dml_camvid
 """
 
-from configs import ade20k, base, camvid, camvid_gpu, cityscapes, folder, pascal_voc, quickstart
+from configs import ade20k, camvid, camvid_gpu, cityscapes, folder, pascal_voc, quickstart
 
 BASES = {
     "quickstart": quickstart,
@@ -18,15 +18,16 @@ BASES = {
 
 
 def start(name):
-    """A config as it is: with the paper's three losses at its weights."""
+    """A config as it is: with the paper's three losses, at its weights."""
     if name not in BASES:
         raise ValueError(f"unknown config {name!r} to start from; valid: {', '.join(BASES)}")
     return BASES[name].get_config()
 
 
-def silent(name):
-    """The same with the losses between the students as in `base`: all their weights are 0."""
+def only(name, *terms):
+    """The same with only these losses between the students, as the config weighs them."""
     c = start(name)
-    ce, c.losses = c.losses.ce, base.get_config().losses
-    c.losses.ce = ce
+    for term in c.losses:
+        if term not in ("ce", *terms):
+            c.losses[term].weight = 0.0
     return c

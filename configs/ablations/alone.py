@@ -5,5 +5,4 @@ from configs import ablations
 
 def get_config(name="quickstart"):
     """See above."""
-    c = ablations.silent(name)
-    return c
+    return ablations.only(name)

@@ -5,7 +5,7 @@ from configs import ablations
 
 def get_config(name="quickstart"):
     """See above."""
-    c = ablations.silent(name)
+    c = ablations.only(name)
     c.losses.cwd.weight = 50.0
     c.losses.cwd.on = "features"
     return c

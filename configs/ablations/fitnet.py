@@ -5,6 +5,6 @@ from configs import ablations
 
 def get_config(name="quickstart"):
     """See above."""
-    c = ablations.silent(name)
+    c = ablations.only(name)
     c.losses.fitnet.weight = 10.0
     return c

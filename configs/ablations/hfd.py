@@ -5,6 +5,4 @@ from configs import ablations
 
 def get_config(name="quickstart"):
     """See above."""
-    c = ablations.silent(name)
-    c.losses.hfd.weight = 0.3
-    return c
+    return ablations.only(name, "hfd")

@@ -5,7 +5,6 @@ from configs import ablations
 
 def get_config(name="quickstart"):
     """See above."""
-    c = ablations.silent(name)
-    c.losses.hfd.weight = 0.3
+    c = ablations.only(name, "hfd")
     c.losses.hfd.divergence = "kl_ln"
     return c

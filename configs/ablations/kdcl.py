@@ -5,6 +5,6 @@ from configs import ablations
 
 def get_config(name="quickstart"):
     """See above."""
-    c = ablations.silent(name)
+    c = ablations.only(name)
     c.losses.kdcl.weight = 1.0
     return c

@@ -5,7 +5,6 @@ from configs import ablations
 
 def get_config(name="quickstart"):
     """See above."""
-    c = ablations.silent(name)
-    c.losses.bsd_pixel.weight = 0.3
+    c = ablations.only(name, "bsd_pixel")
     c.losses.bsd_pixel.select = "lower_ce_correct"
     return c

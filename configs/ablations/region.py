@@ -5,6 +5,4 @@ from configs import ablations
 
 def get_config(name="quickstart"):
     """See above."""
-    c = ablations.silent(name)
-    c.losses.bsd_region.weight = 0.5
-    return c
+    return ablations.only(name, "bsd_region")

@@ -5,7 +5,6 @@ from configs import ablations
 
 def get_config(name="quickstart"):
     """See above."""
-    c = ablations.silent(name)
-    c.losses.bsd_region.weight = 0.5
+    c = ablations.only(name, "bsd_region")
     c.losses.bsd_region.divergence = "relational"
     return c

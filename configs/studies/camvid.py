@@ -32,12 +32,6 @@ def get_config(size="small"):
     c.run.eval.every = 0  # only at the end
     c.run.checkpoint.every = 150
     if size == "small":
-        # Chosen on the drive held out (docs/results.md): beside a CNN from ImageNet weights, a ViT
-        # from scratch has little to teach for so few steps, and much to learn.
-        for term in ("hfd", "bsd_region", "bsd_pixel", "dml", "kdcl"):
-            c.run.losses[term].cnn = 0.1
-        c.run.losses.hfd.weight = 2.0
-        c.run.losses.bsd_pixel.weight = 0.1
         c.run.steps = 300
         c.run.data.crop = (96, 128)
         c.run.data.scale = (0.375, 0.75)
