@@ -26,7 +26,8 @@ def reached(table):
     goal = objective.build(table)
     made = tiny.make_pair(goal.needs, **goal.pair_options)
     variables = tiny.init(made)
-    batch = tiny.make_batch()
+    # Enough images for two positions of one class on the ViT's last map: ifvd compares those.
+    batch = tiny.make_batch(size=16)
     names = [f"{student}/{term}" for term in table for student in pair.STUDENTS]
 
     def terms(params):

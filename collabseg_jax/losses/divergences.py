@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from collabseg_jax.errors import unknown
+from collabseg_jax.losses.softmax import softmax_kl
 
 MAX_RELATIONAL_GRID = 32
 
@@ -35,9 +36,7 @@ def kl(student, teacher, *, temperature=1.0):
     Source: Hinton et al. 2015, eq. 1-4; docs/method.md, pixel-wise BSD.
     """
     student, teacher = _same_channels(student, teacher)
-    log_s = jax.nn.log_softmax(student / temperature)
-    log_t = jax.nn.log_softmax(teacher / temperature)
-    return temperature**2 * jnp.sum(jnp.exp(log_t) * (log_t - log_s), axis=-1)
+    return temperature**2 * softmax_kl(student / temperature, teacher / temperature)
 
 
 def masked_kl(student, teacher, where):

@@ -1,7 +1,8 @@
 """The supervised loss, and what the teaching losses read off it."""
 
-import jax
 import jax.numpy as jnp
+
+from collabseg_jax.losses.softmax import softmax_cross_entropy
 
 
 def cross_entropy(logits, labels, *, ignore_label=255):
@@ -21,7 +22,4 @@ def cross_entropy(logits, labels, *, ignore_label=255):
     valid = labels != ignore_label
     # Masked before the maths: a NaN at an ignored pixel must reach neither value nor gradient.
     logits = jnp.where(valid[..., None], logits.astype(jnp.float32), 0.0)
-    # A comparison instead of a gather: its gradient is elementwise, a gather's is a scatter.
-    hit = labels[..., None] == jnp.arange(logits.shape[-1], dtype=jnp.int32)
-    log_p = jax.nn.log_softmax(logits)
-    return jnp.where(valid, -jnp.sum(jnp.where(hit, log_p, 0.0), axis=-1), 0.0), valid
+    return jnp.where(valid, softmax_cross_entropy(logits, labels), 0.0), valid
