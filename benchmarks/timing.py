@@ -25,10 +25,10 @@ def measure(step, facts: dict, *, batch: int, steps: int, serve: bool, at_end=di
         while sys.stdin.readline().strip() == "go":
             print(json.dumps(_timed(step)), flush=True)
         return
-    times = [_timed(step) for _ in range(steps)]
-    median = statistics.median(time["ms"] for time in times)
+    turns = [_timed(step) for _ in range(steps)]
+    median = statistics.median(turn["ms"] for turn in turns)
     facts |= {"step_ms": median, "images_per_s": batch * 1e3 / median}
-    print(json.dumps({**facts, "rss_gb": times[-1]["rss_gb"], **at_end()}))
+    print(json.dumps({**facts, "rss_gb": turns[-1]["rss_gb"], **at_end()}))
 
 
 def _timed(step) -> dict:

@@ -24,9 +24,8 @@ import jax.numpy as jnp
 import step_time
 
 STEPS = 3
-INSTRUCTION = re.compile(
-    r"^\s*(?:ROOT )?%?([\w.\-]+) = (\S+?)[{ ].*?(?:op_name=\"([^\"]*)\")?[^\"]*$", re.M
-)
+INSTRUCTION = re.compile(r"\s*(?:ROOT )?%?([\w.\-]+) = ([^{ ]+)")
+PLACE = re.compile(r'op_name="([^"]*)"')
 PARTS = {"DeepLabV3Plus": "CNN", "SegFormer": "ViT", "Bridges": "bridges"}
 KINDS = (
     *("depthwise", "attention", "ffn", "norm", "resize", "aspp", "decoder", "decode_head"),
@@ -92,7 +91,11 @@ def place(name: str) -> str:
 
 def main():
     text, spent = measure(step_time.parse())
-    program = {name: (shape, where or "") for name, shape, where in INSTRUCTION.findall(text)}
+    program = {}
+    for line in text.splitlines():
+        if found := INSTRUCTION.match(line):
+            where = PLACE.search(line)
+            program[found[1]] = found[2], where[1] if where else ""
     spent = collections.Counter({name: ms for name, ms in spent.items() if name in program})
     whole = sum(spent.values())
     if not whole:
