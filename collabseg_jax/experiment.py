@@ -172,12 +172,16 @@ def _key(config, i: int):
 
 def initial_state(config, experiment: Experiment, mesh):
     """A state at step 0 on every device of the mesh, pretrained weights loaded."""
+    # On a CPU, optimising the machine code of what runs once takes longer than it saves.
+    on_cpu = jax.default_backend() == "cpu"
+    options = {"xla_backend_optimization_level": 1} if on_cpu else None
     variables = {}
     for part in pairs.PARTS:
         # A program for each part: what a student begins with cannot depend on the bridges, not even
         # in its roundings. On the host, for a process can place only its own part of the mesh's
         # arrays.
-        init = jax.jit(functools.partial(pairs.init_part, experiment.pair, part))
+        init = functools.partial(pairs.init_part, experiment.pair, part)
+        init = jax.jit(init, compiler_options=options)
         variables[part] = jax.device_get(init(_key(config, 0)))
     for name in STUDENTS:
         path = config[name].pretrained

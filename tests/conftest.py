@@ -10,10 +10,12 @@ import tempfile
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
-    )
+# Machine code that LLVM does not optimise is made in half the time and is used once or twice here.
+# What XLA itself does to a program stays the same.
+FLAGS = {"xla_force_host_platform_device_count": 4, "xla_backend_optimization_level": 0}
+for _name, _value in FLAGS.items():
+    if _name not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + f" --{_name}={_value}"
 _cache = tempfile.TemporaryDirectory(prefix="collabseg-test-cache-")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _cache.name)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")

@@ -17,7 +17,8 @@ import os, shutil, signal, sys, time
 from pathlib import Path
 [to] = [Path(a.partition("=")[2]) for a in sys.argv if a.startswith("--workdir=")]
 ready = Path(os.environ["FAKES"], to.parent.name, to.name)
-print("on", os.environ.get("CUDA_VISIBLE_DEVICES"))
+cores = sorted(getattr(os, "sched_getaffinity", lambda _: ())(0))
+print("GPUs", os.environ.get("CUDA_VISIBLE_DEVICES"), "cores", *cores)
 def save(*_):
     (to / "saved").touch()
     sys.exit(0)
@@ -212,18 +213,31 @@ def test_runs_side_by_side_have_devices_of_their_own(go, tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "")
     go(make_config(seeds=(0,)))
     said = [(tmp_path / f"study/{arm}/0/log.txt").read_text() for arm in ("alone", "full")]
-    assert "on 4\n" in said[0]
-    assert "on 7\n" in said[1]
+    assert "GPUs 4 " in said[0]
+    assert "GPUs 7 " in said[1]
 
 
 def test_devices_are_shared_out():
-    assert study.device_groups(0, []) == [[]]
-    assert study.device_groups(2, []) == [[], []]
-    assert study.device_groups(0, ["0", "1"]) == [["0"], ["1"]]
-    assert study.device_groups(1, ["0", "1"]) == [["0", "1"]]
-    assert study.device_groups(2, ["0", "1", "2", "3"]) == [["0", "1"], ["2", "3"]]
+    def of(jobs, gpus, cores=(0, 1, 2, 3, 4)):
+        return [(place.gpus, place.cores) for place in study.places(jobs, gpus, cores)]
+
+    assert of(0, []) == of(1, []) == [((), ())]
+    assert of(2, []) == [((), (0, 1)), ((), (2, 3))]
+    assert of(2, [], cores=(6,)) == of(2, [], cores=()) == [((), ()), ((), ())]
+    assert of(0, ["0", "1"]) == [(("0",), ()), (("1",), ())]
+    assert of(1, ["0", "1"]) == [(("0", "1"), ())]
+    assert of(2, ["0", "1", "2", "3"]) == [(("0", "1"), ()), (("2", "3"), ())]
     with pytest.raises(InputError, match="config.jobs is 3.*at most 2"):
-        study.device_groups(3, ["0", "1"])
+        of(3, ["0", "1"])
+
+
+@pytest.mark.skipif(len(study.usable_cores()) < 2, reason="needs two cores")
+def test_runs_side_by_side_have_cores_of_their_own(go, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    go(make_config(seeds=(0,), jobs=2))
+    said = [(tmp_path / f"study/{arm}/0/log.txt").read_text() for arm in ("alone", "full")]
+    for text, place in zip(said, study.places(2, [], study.usable_cores()), strict=True):
+        assert f"cores {' '.join(map(str, place.cores))}\n" in text
 
 
 @pytest.mark.parametrize(

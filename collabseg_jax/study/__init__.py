@@ -15,7 +15,7 @@ from collabseg_jax import charts, comparison
 from collabseg_jax import workdir as workdirs
 from collabseg_jax.distributed import StopSignal
 from collabseg_jax.report import console, read_log, writing
-from collabseg_jax.study.jobs import device_groups, visible_gpus, work
+from collabseg_jax.study.jobs import places, usable_cores, visible_gpus, work
 from collabseg_jax.study.planning import Run, chosen_arms, plan, refuse_other, refuse_other_data
 
 COMMAND = (sys.executable, "-m", "collabseg_jax.main")
@@ -37,7 +37,7 @@ def run(config, workdir, *, command=COMMAND) -> dict:
     jax.config.update("jax_platforms", "cpu")
     workdir = Path(workdir)
     runs = plan(config, workdir)
-    groups = device_groups(config.jobs, visible_gpus())
+    room = places(config.jobs, visible_gpus(), usable_cores())
     for one in runs:
         refuse_other(one)
     refuse_other_data(runs)
@@ -52,7 +52,7 @@ def run(config, workdir, *, command=COMMAND) -> dict:
     with workdirs.locked(workdir), StopSignal() as stop:
         done = sum(one.finished for one in runs)
         console(f"{workdir}: {len(todo)} runs to do, {done} of {len(runs)} finished before")
-        failed = work(todo, groups, command, stop, lambda: _report(config, runs, workdir))
+        failed = work(todo, room, command, stop, lambda: _report(config, runs, workdir))
         _report(config, runs, workdir)
     missing = [str(one) for one in runs if not one.finished]
     console(f"{workdir}/study.md: " + (f"without {', '.join(missing)}" if missing else "complete"))

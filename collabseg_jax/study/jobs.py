@@ -1,6 +1,7 @@
 """Runs at work: each a process of its own, on devices of its own."""
 
 import collections
+import dataclasses
 import json
 import os
 import re
@@ -30,8 +31,27 @@ def visible_gpus() -> list[str]:
     return found.stdout.split() if found.returncode == 0 else []
 
 
-def device_groups(jobs: int, gpus: list[str]) -> list[list[str]]:
-    """The GPUs of each run that works beside others; [] where JAX is to choose.
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """What a run that works beside others has to itself; empty where JAX is to choose."""
+
+    gpus: tuple[str, ...] = ()
+    cores: tuple[int, ...] = ()
+
+    def __str__(self):
+        """For the line that says where a run was started."""
+        if self.gpus:
+            return f" on GPU {','.join(self.gpus)}"
+        return f" on core {','.join(map(str, self.cores))}" if self.cores else ""
+
+
+def usable_cores() -> list[int]:
+    """The cores this process may use; [] where the system does not tell."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def places(jobs: int, gpus: list[str], cores: list[int]) -> list[Place]:
+    """A place for each of the runs that work at the same time; GPUs or, without any, cores.
 
     Raises:
       InputError: more runs than GPUs, each of which would want all memory of its GPU.
@@ -40,13 +60,20 @@ def device_groups(jobs: int, gpus: list[str]) -> list[list[str]]:
     if jobs < 0 or (gpus and jobs > len(gpus)):
         most = f" and at most {len(gpus)}, the number of GPUs" if gpus else ""
         raise InputError(f"config.jobs is {jobs}, expected at least 0{most}")
-    each = len(gpus) // jobs
-    return [gpus[i * each : (i + 1) * each] for i in range(jobs)]
+    if gpus:
+        return [Place(gpus=share) for share in _shares(gpus, jobs)]
+    # Two runs that each start a thread for every core hinder each other.
+    return [Place(cores=share if jobs > 1 else ()) for share in _shares(cores, jobs)]
 
 
-def work(todo, groups, command, stop, report) -> list[str]:
-    """Do the runs, one in each group of devices at a time; the names of those that failed."""
-    waiting, free, working = collections.deque(todo), list(groups), []
+def _shares(things, jobs):
+    each = len(things) // jobs
+    return [tuple(things[i * each : (i + 1) * each]) for i in range(jobs)]
+
+
+def work(todo, places, command, stop, report) -> list[str]:
+    """Do the runs, one in each place at a time; the names of those that failed."""
+    waiting, free, working = collections.deque(todo), list(places), []
     failed, took = [], []
     try:
         while working or (waiting and not stop.asked()):
@@ -55,11 +82,11 @@ def work(todo, groups, command, stop, report) -> list[str]:
             time.sleep(0.1)
             for process in [p for p in working if p.ended()]:
                 working.remove(process)
-                free.append(process.gpus)
+                free.append(process.place)
                 line = process.outcome()
                 if process.run.finished:
                     took.append(time.monotonic() - process.since)
-                    left = sum(took) / len(took) * (len(waiting) + len(working)) / len(groups)
+                    left = sum(took) / len(took) * (len(waiting) + len(working)) / len(places)
                     line += f"; {len(waiting) + len(working)} to go"
                     line += f", about {tqdm.format_interval(left)}" if left else ""
                     report()
@@ -81,13 +108,13 @@ def work(todo, groups, command, stop, report) -> list[str]:
 class _Process:
     """A run at work."""
 
-    def __init__(self, one: Run, gpus: list[str], command):
+    def __init__(self, one: Run, place: Place, command):
         """Start it."""
-        self.run, self.gpus, self.since = one, gpus, time.monotonic()
+        self.run, self.place, self.since = one, place, time.monotonic()
         self._log, self._asked = one.workdir / "log.txt", False
         environment = dict(os.environ)
-        if gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        if place.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(place.gpus)
         with writing(self._log):
             one.workdir.mkdir(parents=True, exist_ok=True)
             log = self._log.open("a")
@@ -102,7 +129,9 @@ class _Process:
                 env=environment,
                 start_new_session=True,  # a Ctrl-C would end it without a save
             )
-        console(f"{one}: started" + (f" on GPU {','.join(gpus)}" if gpus else ""))
+        if place.cores:  # long before the run starts its threads, which inherit it
+            os.sched_setaffinity(self._process.pid, place.cores)
+        console(f"{one}: started{place}")
 
     def ended(self) -> bool:
         """Whether it is over."""

@@ -22,7 +22,7 @@ def get_config(name, pages=PAGES):
     c.seeds = (0, 1, 2, 3, 4)
     c.metric = "miou"  # miou | pixel_accuracy | mean_accuracy
     c.only = ""  # arms to run, with commas between; "": all
-    c.jobs = 0  # runs side by side; 0: one for each GPU, or one
+    c.jobs = 0  # runs side by side, GPUs or cores divided among them; 0: one for each GPU, or one
     c.dry_run = False  # print the commands and run nothing
     return c
 
