@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import timing
 
-from collabseg_jax import objective, optim, sharding, state, step
+from collabseg_jax import objective, optim, runtime, sharding, state, step
 from collabseg_jax import pair as pairs
 
 FULL = {
@@ -130,6 +130,7 @@ def count(tree) -> int:
 
 def main():
     a = parse()
+    runtime.keep_freed_memory()  # as the command line does
     began = time.perf_counter()
     compiled, carry, run, params = build(a)
     compile_s = time.perf_counter() - began

@@ -38,7 +38,7 @@ def run(config) -> dict:
         pair=built.pair,
         objective=built.objective,
         optimizers=built.optimizers,
-        jitter={k: config.data[k] for k in ("brightness", "contrast", "saturation", "hue")},
+        jitter=built.jitter,
     )
     state = experiment.abstract_state(config, built, mesh)
     began = time.perf_counter()

@@ -39,6 +39,7 @@ class Experiment:
     pair: pairs.Pair
     objective: objectives.Objective
     optimizers: dict
+    jitter: dict[str, float]
 
 
 def is_free(key: str) -> bool:
@@ -143,7 +144,8 @@ def build(config, *, num_classes: int) -> Experiment:
         frozen=frozen,
         **objective.pair_options,
     )
-    return Experiment(pair, objective, optimizers)
+    jitter = {k: config.data[k] for k in ("brightness", "contrast", "saturation", "hue")}
+    return Experiment(pair, objective, optimizers, jitter)
 
 
 def model_options(config) -> dict[str, dict]:

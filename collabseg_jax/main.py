@@ -1,8 +1,6 @@
 """The command line: `python -m collabseg_jax.main --config configs/NAME.py [--mode=MODE] ...`."""
 
-import contextlib
 import difflib
-import hashlib
 import os
 import re
 import sys
@@ -12,7 +10,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from collabseg_jax import config_file
+from collabseg_jax import config_file, runtime
 from collabseg_jax.errors import InputError, RunError, unknown
 
 DEFAULT_CONFIG = "configs/quickstart.py"
@@ -168,22 +166,6 @@ def _keys(tree: dict, prefix: str = "") -> list[str]:
     return keys
 
 
-def keep_compiled_programs() -> None:
-    """Has JAX keep what it compiles, so that only the first run of a configuration compiles.
-
-    In $JAX_COMPILATION_CACHE_DIR or ~/.cache/collabseg_jax, in a folder for this kind of processor:
-    programs for CPUs use what the one they were compiled on can do. JAX's own variables decide the
-    rest; JAX_ENABLE_COMPILATION_CACHE=0 turns it off.
-    """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "collabseg_jax"
-    with contextlib.suppress(OSError, StopIteration):
-        with open("/proc/cpuinfo") as file:
-            flags_line = next(line for line in file if line.startswith(("flags", "Features")))
-        cache /= hashlib.sha256(flags_line.encode()).hexdigest()[:8]
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-
-
 def cli() -> None:
     """Entry point: runs `sys.argv`.
 
@@ -192,7 +174,8 @@ def cli() -> None:
     study of which a run failed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    keep_compiled_programs()
+    runtime.keep_compiled_programs()
+    runtime.keep_freed_memory()
     try:
         code = _main(sys.argv)  # config_flags reads sys.argv too, so it cannot be another list
     except InputError as error:

@@ -77,7 +77,7 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
     stepped = {
         "pair": built.pair,
         "objective": dataclasses.replace(built.objective, class_weights=trained_on.class_weights),
-        "jitter": {k: config.data[k] for k in ("brightness", "contrast", "saturation", "hue")},
+        "jitter": built.jitter,
     }
     train_step = steps.jit_train_step(layout, optimizers=built.optimizers, **stepped)
     gradient_norms = steps.jit_gradient_norms(layout, **stepped)  # compiled if it is called

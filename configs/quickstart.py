@@ -21,7 +21,7 @@ def get_config():
     c.vit.drop_path = 0.0
     c.vit.dropout = 0.0
     c.vit.head_lr_mult = 1.0
-    c.eval.every = 100
+    c.eval.every = 250
     c.eval.batch_size = 20
     c.checkpoint.every = 100
     return c

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "collabseg_jax"
 # Rooms from the ground up; a room may import from lower rows only (and from itself if a package).
 LEVELS = (
-    ("errors", "config_file"),
+    ("errors", "config_file", "runtime"),
     ("losses", "ops", "metrics", "augment"),
     ("models", "data"),
     ("interop", "state", "optim", "sharding", "distributed", "checkpoint", "report"),

@@ -1,7 +1,6 @@
 """The command line: mistakes are one line on standard error, exit code 2, no traceback."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -143,13 +142,3 @@ def test_workdir_is_named_after_the_config():
     assert main.config_name("/somewhere/configs/ablations/dml.py") == "ablations/dml"
     assert main.config_name("my_config.py") == "my_config"
     assert main.config_name("configs/ablations/dml.py:camvid") == "ablations/dml_camvid"
-
-
-def test_compiled_programs_are_kept_where_the_person_says(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-    main.keep_compiled_programs()
-    assert os.environ["JAX_COMPILATION_CACHE_DIR"].startswith(f"{tmp_path}/collabseg_jax")
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")
-    main.keep_compiled_programs()
-    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "/elsewhere"

@@ -85,22 +85,21 @@ images itself and takes any batch and size, sides at least {MIN_SIZE} and multip
 `labels.json` has the classes and their colours."""
 
 
-def to_onnx(student: Student, directory: Path, *, size: tuple[int, int], batch: int = 1) -> str:
-    """`model.onnx` for one shape, and `labels.json`.
+def to_onnx(student: Student, directory: Path, *, size: tuple[int, int]) -> str:
+    """`model.onnx` for one image of one size, and `labels.json`.
 
     Args:
       student: what leaves; directory: where.
-      size: (height, width), at least 32 each; batch: number of images.
+      size: (height, width), at least 32 each.
     Returns:
       how to use it, Markdown.
     Raises:
       ValueError: jax2onnx is not installed, or the size cannot be.
       RunError: the converted graph does not compute what the model does.
     """
-    if len(size) != 2 or min(size) < MIN_SIZE or batch < 1:
+    if len(size) != 2 or min(size) < MIN_SIZE:
         raise InputError(
-            f"export size {tuple(size)} and batch {batch}: expected (height, width) of at least "
-            f"{MIN_SIZE} and at least 1"
+            f"export size {tuple(size)}: expected (height, width) of at least {MIN_SIZE}"
         )
     logging.getLogger("jax2onnx").setLevel(logging.ERROR)  # tracebacks of plugins we do not use
     try:
@@ -112,7 +111,7 @@ def to_onnx(student: Student, directory: Path, *, size: tuple[int, int], batch: 
             f"format=onnx needs jax2onnx, which is not installed ({error}); expected pip install "
             "-e '.[onnx]'"
         ) from error
-    shape = (batch, *size, 3)
+    shape = (1, *size, 3)
     with ops.using("plain"):
         graph = convert(
             _function(student),

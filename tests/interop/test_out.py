@@ -233,4 +233,4 @@ def test_a_graph_that_computes_something_else_is_refused():
 
 def test_onnx_of_an_impossible_size(tmp_path):
     message = refused(VIT, tmp_path / "out", "onnx", size=(16, 64))
-    assert "export size (16, 64) and batch 1: expected (height, width) of at least 32" in message
+    assert "export size (16, 64): expected (height, width) of at least 32" in message
