@@ -25,9 +25,16 @@ def measure(step, facts: dict, *, batch: int, steps: int, serve: bool, at_end=di
         while sys.stdin.readline().strip() == "go":
             print(json.dumps(_timed(step)), flush=True)
         return
+    before = resource.getrusage(resource.RUSAGE_SELF)
     turns = [_timed(step) for _ in range(steps)]
+    after = resource.getrusage(resource.RUSAGE_SELF)
     median = statistics.median(turn["ms"] for turn in turns)
     facts |= {"step_ms": median, "images_per_s": batch * 1e3 / median}
+    facts |= {  # of a step, on average
+        "user_ms": (after.ru_utime - before.ru_utime) * 1e3 / steps,
+        "system_ms": (after.ru_stime - before.ru_stime) * 1e3 / steps,
+        "page_faults": (after.ru_minflt - before.ru_minflt) / steps,
+    }
     print(json.dumps({**facts, "rss_gb": turns[-1]["rss_gb"], **at_end()}))
 
 

@@ -23,6 +23,8 @@ import jax
 import jax.numpy as jnp
 import step_time
 
+from collabseg_jax import runtime
+
 STEPS = 3
 INSTRUCTION = re.compile(r"\s*(?:ROOT )?%?([\w.\-]+) = ([^{ ]+)")
 PLACE = re.compile(r'op_name="([^"]*)"')
@@ -83,6 +85,8 @@ def measure(a) -> tuple[str, collections.Counter]:
 
 def place(name: str) -> str:
     """Where in the step an operation comes from, by its name: part, direction, kind."""
+    if not name:
+        return "not named by XLA (mostly weight gradients of convolutions)"
     part = next((short for long, short in PARTS.items() if long in name), "losses and updates")
     way = "backward" if "transpose(" in name else "forward"
     kind = next((kind for kind in KINDS if kind in name), "other")
@@ -90,6 +94,7 @@ def place(name: str) -> str:
 
 
 def main():
+    runtime.keep_freed_memory()  # as the command line does
     text, spent = measure(step_time.parse())
     program = {}
     for line in text.splitlines():
