@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from collabseg_jax.errors import InputError, RunError
@@ -69,7 +70,7 @@ class Checkpoints:
         Raises:
           RunError: this or the save before it did not reach the disk.
         """
-        checked = {CHECKSUM: int(checksum(state))}
+        checked = {CHECKSUM: checksum(state)}
         try:
             self._checkpointer.save_async(
                 step,
@@ -114,10 +115,10 @@ class Checkpoints:
                 f"checkpoint {self.directory / str(step)} is damaged, or of another version of "
                 f"this program: {problem}"
             )
-        if saved.get(CHECKSUM) != int(checksum(state)):
+        if saved.get(CHECKSUM) != checksum(state):
             raise InputError(
                 f"checkpoint {self.directory / str(step)} is damaged: its arrays have checksum "
-                f"{int(checksum(state))}, expected {saved.get(CHECKSUM)}"
+                f"{checksum(state)}, expected {saved.get(CHECKSUM)}"
             )
         return state
 
@@ -156,17 +157,20 @@ class Checkpoints:
         )
 
 
-@jax.jit
-def checksum(state) -> jax.Array:
-    """A uint32 of a tree of 32-bit arrays and keys; any one changed bit changes it."""
-    total = jnp.uint32(0)
+def checksum(state) -> int:
+    """A 32-bit number of a tree of 32-bit arrays and keys; any one changed bit changes it.
+
+    Every process must hold all of the arrays. On the host: as a program over a thousand arrays it
+    would take longer to compile than all its calls in a run of hours.
+    """
+    total = 0
     for leaf in jax.tree.leaves(state):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
-        words = jax.lax.bitcast_convert_type(leaf, jnp.uint32).reshape(-1)
+        words = np.asarray(leaf.addressable_data(0)).reshape(-1).view(np.uint32)
         # Odd factors that differ by place: a flipped bit never cancels, swapped words rarely do.
-        place = 2 * jax.lax.iota(jnp.uint32, words.size) + 1
-        total = total * jnp.uint32(1664525) + jnp.sum(words * place, dtype=jnp.uint32)
+        place = 2 * np.arange(words.size, dtype=np.uint32) + 1
+        total = (total * 1664525 + int(np.sum(words * place, dtype=np.uint32))) % 2**32
     return total
 
 
