@@ -115,10 +115,11 @@ class Checkpoints:
                 f"checkpoint {self.directory / str(step)} is damaged, or of another version of "
                 f"this program: {problem}"
             )
-        if saved.get(CHECKSUM) != checksum(state):
+        found = checksum(state)
+        if saved.get(CHECKSUM) != found:
             raise InputError(
                 f"checkpoint {self.directory / str(step)} is damaged: its arrays have checksum "
-                f"{checksum(state)}, expected {saved.get(CHECKSUM)}"
+                f"{found}, expected {saved.get(CHECKSUM)}"
             )
         return state
 

@@ -71,9 +71,9 @@ def _shares(things, jobs):
     return [tuple(things[i * each : (i + 1) * each]) for i in range(jobs)]
 
 
-def work(todo, places, command, stop, report) -> list[str]:
-    """Do the runs, one in each place at a time; the names of those that failed."""
-    waiting, free, working = collections.deque(todo), list(places), []
+def work(todo, room, command, stop, report) -> list[str]:
+    """Do the runs, one in each place of `room` at a time; the names of those that failed."""
+    waiting, free, working = collections.deque(todo), list(room), []
     failed, took = [], []
     try:
         while working or (waiting and not stop.asked()):
@@ -86,7 +86,7 @@ def work(todo, places, command, stop, report) -> list[str]:
                 line = process.outcome()
                 if process.run.finished:
                     took.append(time.monotonic() - process.since)
-                    left = sum(took) / len(took) * (len(waiting) + len(working)) / len(places)
+                    left = sum(took) / len(took) * (len(waiting) + len(working)) / len(room)
                     line += f"; {len(waiting) + len(working)} to go"
                     line += f", about {tqdm.format_interval(left)}" if left else ""
                     report()
