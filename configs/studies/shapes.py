@@ -1,8 +1,8 @@
-"""What each part of the method does on `shapes`: 35 runs of the quickstart's length.
+"""What each part of the method does on `shapes`: the quickstart at three quarters of its size.
 
-About 6 minutes a run on two CPU cores:
+About 2 minutes a run on two CPU cores, with two runs side by side:
 
-  ./launch/local.sh --mode=study --config configs/studies/shapes.py
+  ./launch/local.sh --mode=study --config configs/studies/shapes.py --config.jobs=2
 """
 
 from configs.studies import base
@@ -11,5 +11,9 @@ from configs.studies import base
 def get_config():
     """See above."""
     c = base.get_config("quickstart")
+    c.run.steps = 400
+    c.run.data.crop = (96, 96)
+    c.run.data.scale = (0.6, 0.94)
+    c.run.eval.short_side = 96
     c.run.eval.every = 0  # only at the end
     return c
