@@ -48,15 +48,15 @@ def from_pretrained(path, *, name: str, num_classes: int | None = None, seed: in
         num_classes = _count_classes(path, layout, model, weights.tensors)
         model = model.clone(num_classes=num_classes)
 
-    def init():
+    def init(without=()):
         images = jnp.zeros((1, 64, 64, 3))
-        return traverse_util.flatten_dict(model.init(jax.random.key(seed), images, train=False))
+        made = traverse_util.flatten_dict(model.init(jax.random.key(seed), images, train=False))
+        return {key: made[key] for key in made.keys() - without}
 
     shapes = jax.eval_shape(init)
     new, _ = _fill(path, weights, layout, prefix, model, shapes)
-    fresh = sorted(set(shapes) - set(new))
-    if fresh:  # the compiler drops what is not asked for
-        new |= dict(zip(fresh, jax.jit(lambda: [init()[key] for key in fresh])(), strict=True))
+    if shapes.keys() - new:  # the compiler drops what is not asked for
+        new |= jax.jit(lambda: init(without=new.keys()))()
     return model, traverse_util.unflatten_dict(new)
 
 
