@@ -81,7 +81,7 @@ def test_sigterm_to_one_of_two_and_then_other_devices(start, tmp_path):
         assert one[k] == pytest.approx(four[k], rel=1e-5)
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_process_ends_the_other(start, tmp_path, victim):
     """And both continue, also if the newest checkpoint is damaged."""
     run = tmp_path / "run"

@@ -71,7 +71,10 @@ def test_transformers_directory(tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "out"]
 
 
-@pytest.mark.parametrize(("name", "options"), STUDENTS)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [STUDENTS[0], pytest.param(*STUDENTS[1], marks=pytest.mark.slow), STUDENTS[2]],
+)
 def test_stablehlo_needs_only_jax(name, options, tmp_path):
     variables = export(name, tmp_path / "out", "stablehlo", options)
     rng = np.random.default_rng(0)
