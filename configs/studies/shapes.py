@@ -1,6 +1,6 @@
 """What each part of the method does on `shapes`: the quickstart at three quarters of its size.
 
-About 2 minutes a run on two CPU cores, with two runs side by side:
+Two to three minutes a run on two CPU cores, with two runs side by side:
 
   ./launch/local.sh --mode=study --config configs/studies/shapes.py --config.jobs=2
 """
