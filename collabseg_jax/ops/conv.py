@@ -1,5 +1,6 @@
 """Dense k x k convolution."""
 
+import math
 from functools import partial
 
 import jax
@@ -8,10 +9,12 @@ from jax import lax
 
 from collabseg_jax.ops.backend import formulation
 
-# XLA:CPU's own weight gradient loses to one matmul per tap (forward + backward 1.1 to 2 times as
-# long) where Cin * Cout reaches WIDE and, times the output's pixels, WORK; elsewhere it wins.
-WIDE = 128 * 128
-WORK = 2**25
+# The weight gradient on CPUs. From so many channels, Cin * Cout, one matmul per tap is as fast as
+# XLA:CPU's own or faster. Below, its own is fast while what it reads stays in a core's cache: it is
+# given pieces of the map of about so many bytes, though no more than so many of them.
+WIDE = 256 * 256
+PIECE = 2**21
+PIECES = 16
 
 
 def conv(x, kernel, *, stride=1, dilation=1, padding=None):
@@ -44,11 +47,7 @@ def conv(x, kernel, *, stride=1, dilation=1, padding=None):
         return _plain(x, kernel, stride, dilation, padding)
     if padding == 0 and (size == 1 or (size == stride and dilation == 1)):
         return _patchwise(x, kernel, stride)
-    channels = kernel.shape[2] * kernel.shape[3]
-    pixels = (x.shape[1] // stride) * (x.shape[2] // stride)
-    if channels >= WIDE and channels * pixels >= WORK:
-        return _tapwise(x, kernel, stride, dilation, padding)
-    return _plain(x, kernel, stride, dilation, padding)
+    return _overlapping(x, kernel, stride, dilation, padding)
 
 
 def _check(x, kernel):
@@ -62,11 +61,13 @@ def _check(x, kernel):
 
 
 def _plain(x, kernel, stride, dilation, padding):
+    """`padding` in pixels, or those above and below and those on the left and right."""
+    rows, columns = padding if isinstance(padding, tuple) else (padding, padding)
     return lax.conv_general_dilated(
         x,
         kernel,
         (stride, stride),
-        [(padding, padding)] * 2,
+        [(rows, rows), (columns, columns)],
         rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
@@ -91,8 +92,8 @@ def _patchwise(x, kernel, stride):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _tapwise(x, kernel, stride, dilation, padding):
-    """The plain convolution, with the weight gradient as one matrix product per tap."""
+def _overlapping(x, kernel, stride, dilation, padding):
+    """The plain convolution, with a weight gradient of its own."""
     return _plain(x, kernel, stride, dilation, padding)
 
 
@@ -104,6 +105,13 @@ def _backward(stride, dilation, padding, saved, g):
     x, kernel = saved
     _, pull = jax.vjp(lambda x: _plain(x, kernel, stride, dilation, padding), x)
     (dx,) = pull(g)
+    gradient = _by_taps if kernel.shape[2] * kernel.shape[3] >= WIDE else _by_pieces
+    d_kernel = gradient(x, g, kernel, stride, dilation, padding)
+    return dx, d_kernel.astype(kernel.dtype)
+
+
+def _by_taps(x, g, kernel, stride, dilation, padding):
+    """The weight gradient as one matrix product per tap, float32."""
     rows, columns = (n * stride for n in g.shape[1:3])
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     g = g.reshape(-1, g.shape[-1])
@@ -116,7 +124,32 @@ def _backward(stride, dilation, padding, saved, g):
 
     size = kernel.shape[0]
     d_kernel = jnp.stack([tap(i, j) for i in range(size) for j in range(size)])
-    return dx, d_kernel.reshape(kernel.shape).astype(kernel.dtype)
+    return d_kernel.reshape(kernel.shape)
 
 
-_tapwise.defvjp(_forward, _backward)
+def _by_pieces(x, g, kernel, stride, dilation, padding):
+    """The weight gradient as the sum of those of a few images, or strips of one, float32."""
+    batch, rows, columns, cout = g.shape
+    image = rows * columns * (stride**2 * x.shape[-1] + cout) * x.dtype.itemsize
+    piece = max(PIECE, image * batch // PIECES)
+    images = max(1, piece // image)
+    strips = math.ceil(image / piece)
+    height = math.ceil(rows / strips)
+    reach = dilation * (kernel.shape[0] - 1) + 1
+    if strips > 1:
+        x = jnp.pad(x, ((0, 0), (padding, padding), (0, 0), (0, 0)))
+
+    def one(first, top):
+        part, seen = g[first : first + images], x[first : first + images]
+        if strips > 1:
+            part = part[:, top : top + height]
+            last = (top + part.shape[1] - 1) * stride
+            seen = seen[:, top * stride : last + reach]
+        pads = (0 if strips > 1 else padding, padding)
+        _, pull = jax.vjp(lambda kernel: _plain(seen, kernel, stride, dilation, pads), kernel)
+        return pull(part)[0].astype(jnp.float32)
+
+    return sum(one(i, top) for i in range(0, batch, images) for top in range(0, rows, height))
+
+
+_overlapping.defvjp(_forward, _backward)

@@ -1,5 +1,6 @@
 """Every operation, in both formulations, against its definition; the gradients too."""
 
+import sys
 from functools import partial
 
 import jax
@@ -32,8 +33,8 @@ def _convs():
         ("3x3 stride 2", (2, 7, 6, 3), 3, 4, {"stride": 2}),
         ("3x3 stride 2 one pixel", (1, 1, 1, 3), 3, 4, {"stride": 2}),
         ("3x3 dilation beyond the map", (1, 4, 3, 2), 3, 2, {"dilation": 6}),
-        ("3x3 wide", (1, 45, 46, 130), 3, 128, {}),
-        ("3x3 wide dilated stride 2", (1, 91, 92, 128), 3, 130, {"stride": 2, "dilation": 2}),
+        ("3x3 wide", (2, 4, 5, 257), 3, 256, {}),
+        ("3x3 wide dilated stride 2", (1, 9, 8, 256), 3, 256, {"stride": 2, "dilation": 2}),
         ("7x7 stride 4", (1, 13, 10, 3), 7, 5, {"stride": 4}),
         ("7x7 stride 2", (1, 9, 8, 3), 7, 5, {"stride": 2}),
         ("reduction 2", (2, 6, 4, 3), 2, 3, {"stride": 2, "padding": 0}),
@@ -158,6 +159,33 @@ def test_value_and_gradient(run, definition, arguments):
         assert np.sum(plain * direction) == pytest.approx(
             slope, abs=1e-5 * (1 + np.linalg.norm(plain)), rel=1e-5
         )
+
+
+@pytest.mark.parametrize("piece", [200, 1000, 4000])
+@pytest.mark.parametrize(
+    ("shape", "size", "options"),
+    [
+        ((5, 7, 6, 3), 3, {}),
+        ((2, 11, 8, 3), 3, {"stride": 2}),
+        ((3, 9, 8, 3), 7, {"stride": 2}),
+        ((2, 8, 7, 3), 3, {"dilation": 6}),
+        ((2, 10, 9, 3), 3, {"stride": 2, "dilation": 2, "padding": 1}),
+    ],
+)
+def test_weight_gradient_in_pieces(monkeypatch, piece, shape, size, options):
+    """Cut into images, strips of rows, or strips of which the last is short: the same sum."""
+    conv = sys.modules["collabseg_jax.ops.conv"]
+    monkeypatch.setattr(conv, "PIECE", piece)
+    monkeypatch.setattr(conv, "PIECES", 1000)
+    x, kernel = _draw([(shape, 1.0), ((size, size, 3, 4), 0.3)])
+    cotangent = np.random.default_rng(1).normal(size=_conv(x, kernel, **options).shape)
+    gradients = {}
+    for name in ("cpu", "plain"):
+        with ops.using(name):
+            run = partial(ops.conv, **options)
+            gradients[name] = _run(run, (x, kernel), cotangent.astype(np.float32))[1]
+    for cpu, plain in zip(*gradients.values(), strict=True):
+        np.testing.assert_allclose(cpu, plain, rtol=1e-5, atol=1e-5 * (1 + np.abs(plain).max()))
 
 
 # A third of the cases, which has every operation in it: compiling is what takes the time.
