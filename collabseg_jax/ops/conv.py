@@ -131,9 +131,8 @@ def _by_pieces(x, g, kernel, stride, dilation, padding):
     """The weight gradient as the sum of those of a few images, or strips of one, float32."""
     batch, rows, columns, cout = g.shape
     image = rows * columns * (stride**2 * x.shape[-1] + cout) * x.dtype.itemsize
-    piece = max(PIECE, image * batch // PIECES)
-    images = max(1, piece // image)
-    strips = math.ceil(image / piece)
+    images = max(1, PIECE // image, math.ceil(batch / PIECES))
+    strips = min(math.ceil(image / PIECE), max(1, PIECES // batch))
     height = math.ceil(rows / strips)
     reach = dilation * (kernel.shape[0] - 1) + 1
     if strips > 1:

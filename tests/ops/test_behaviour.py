@@ -65,7 +65,8 @@ def test_plain_depthwise_is_one_grouped_convolution():
         ((2, 16, 16, 256), 128, 1, 0),  # small: as it is
         ((3, 64, 64, 64), 64, 3, 0),  # 2 MiB an image: by images
         ((1, 128, 128, 64), 64, 4, 0),  # 8 MiB an image: strips of rows
-        ((64, 64, 64, 64), 64, 16, 0),  # no more than 16 pieces
+        ((24, 64, 64, 128), 64, 12, 0),  # no more than 16 pieces
+        ((3, 512, 512, 64), 64, 15, 0),
     ],
 )
 def test_weight_gradients_by_size(shape, cout, convolutions, products):
