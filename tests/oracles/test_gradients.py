@@ -167,8 +167,9 @@ def case(request, tmp_path_factory):
 @pytest.mark.parametrize("formulation", ["cpu", pytest.param("plain", marks=pytest.mark.slow)])
 def test_training_step(case, formulation, monkeypatch):
     conv = importlib.import_module("collabseg_jax.ops.conv")
-    monkeypatch.setattr(conv, "WIDE", 0)  # "cpu" has its own weight gradient for large convolutions
-    monkeypatch.setattr(conv, "WORK", 0)
+    # so small that both of "cpu"'s own weight gradients are met here, the second in many pieces
+    monkeypatch.setattr(conv, "WIDE", 32 * 32)
+    monkeypatch.setattr(conv, "PIECE", 2**14)
     with ops.using(formulation):
         loss, gradient, stats = our_step(case.model, case.variables, *case.batch)
 
