@@ -9,27 +9,20 @@ on standard input {"ms", "cpu_ms", "rss_gb"}, until `quit`; so two programs can 
 
 import argparse
 import functools
+import sys
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import timing
 
-from collabseg_jax import objective, optim, runtime, sharding, state, step
+from collabseg_jax import config_file, objective, optim, runtime, sharding, state, step
 from collabseg_jax import pair as pairs
 
-FULL = {
-    "hfd": {"weight": 0.3, "divergence": "cosine"},
-    "bsd_region": {"weight": 0.5, "divergence": "kl_ln", "select": "lower_ce"},
-    "bsd_pixel": {"weight": 0.3, "temperature": 1.0, "select": "lower_ce"},
-}
-LOSSES = {
-    "full": FULL,
-    "none": {},
-    **{name: {name: row} for name, row in FULL.items()},
-    "dml": {"dml": {"weight": 1.0, "temperature": 1.0}},
-}
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT))  # for the configs
 
 
 def parse():
@@ -43,7 +36,7 @@ def parse():
     p.add_argument("--crop", default="256,256", help="height,width")
     p.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     p.add_argument("--rows", type=int, default=0, help="of the losses' strips; 0: all at once")
-    p.add_argument("--losses", choices=list(LOSSES), default="full")
+    p.add_argument("--losses", default="full", help="a page of configs/ablations")
     p.add_argument("--solo", choices=["cnn", "vit"], help="one student, cross-entropy only")
     p.add_argument("--steps", type=int, default=20)
     p.add_argument("--serve", action="store_true")
@@ -79,7 +72,8 @@ def build(a):
     label[rng.random(label.shape) < 0.05] = 255
     image = rng.integers(0, 256, (a.batch, height, width, 3)).astype(np.uint8)
     batch = {"image": image, "label": label, "valid": np.ones(a.batch, bool)}
-    table = {"ce": {"weight": 1.0}, **({} if a.solo else LOSSES[a.losses])}
+    page = ROOT / f"configs/ablations/{'alone' if a.solo else a.losses}.py"
+    table = {name: dict(row) for name, row in config_file.load(str(page)).losses.items()}
     goal = objective.build(table, strip_rows=a.rows)
     pair = pairs.build(
         a.cnn,
@@ -87,6 +81,7 @@ def build(a):
         num_classes=a.classes,
         needs=goal.needs,
         precision=a.precision,
+        **goal.pair_options,
         cnn_options={"separable": a.separable == "true"},
         vit_options={"head": a.head},
     )
