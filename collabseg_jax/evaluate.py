@@ -41,8 +41,11 @@ class Evaluator:
             self._layout, pair=pair, num_classes=spec.num_classes, how=how
         )
 
-    def __call__(self, state) -> dict:
-        """{"step", "split", "cnn", "vit", "ensemble"}: scores as `metrics.scores` gives them."""
+    def __call__(self, state, stop=lambda: False) -> dict | None:
+        """{"step", "split", "cnn", "vit", "ensemble"}: scores as `metrics.scores` gives them.
+
+        None if `stop()`, asked before each batch, ends it early.
+        """
         variables = {name: getattr(state, name).variables for name in STUDENTS}
         total = {name: np.zeros((self._spec.num_classes,) * 2, np.int64) for name in OUTPUTS}
         progress = Progress(len(self._source), f"evaluating {self._split}", "image")
@@ -56,6 +59,9 @@ class Evaluator:
         )
         share = len(self._layout.rows) / self._layout.batch_size
         for batch in batches:
+            if stop():
+                progress.close()
+                return None
             batch.pop("index")
             confusion = self._step(variables, self._layout.place(batch))
             for name in OUTPUTS:

@@ -99,7 +99,7 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
     log = MetricLog(workdir, start_step=start)
     progress = Progress(config.steps, "training", "step", start=start)
     results, stopped, since, last = None, False, time.monotonic(), start
-    batch, waits = None, Waits()
+    step, batch, waits = start, None, Waits()
     try:
         for step in range(start + 1, config.steps + 1):
             batch = batch or layout.place(next(batches))
@@ -123,8 +123,11 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
             final = step == config.steps
             stopped = stop.asked() and not final
             scored = config.eval.every > 0 and step % config.eval.every == 0
+            results = None
             if final or (scored and not stopped):  # there may be seconds left, just to save
-                results = evaluator(state)
+                results = evaluator(state, stop.asked)
+                stopped = results is None
+            if results:
                 log.write(step, eval_scalars(results))
                 console(f"step {step}: {evaluate.summary(results)}")
                 checkpoints.save(step, state, metrics={METRIC: mean_miou(results)})
@@ -133,8 +136,9 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
                 checkpoints.save(step, state)
             if stopped:
                 break
-        if results is None and not stopped:  # the run had already ended
-            results = evaluator(state)
+        if step == start and not stopped:  # the run had already ended
+            results = evaluator(state, stop.asked)
+            stopped = results is None
         checkpoints.close()
     except BaseException:
         if jax.process_count() == 1:  # with others, it could wait for one that is gone

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import signal
 
 import jax
 import jax.export
@@ -79,6 +81,29 @@ def test_interrupted_run_ends_in_the_same_bits(finished, data_dir, tmp_path, mon
     )
     steps = [line["step"] for line in lines(tmp_path / "run") if "cnn/ce" in line]
     assert steps == [2, 4, 6, 8, 10, 12]
+
+
+@pytest.mark.parametrize("evaluation", [1, 2])
+def test_sigterm_ends_an_evaluation(finished, tmp_path, monkeypatch, evaluation):
+    """At once; the state is saved, and the run continues to the same bits."""
+    workdir, config = finished
+    original, begun, step = data.eval_batches, [], 6 * evaluation
+
+    def asking(*args, **kwargs):
+        begun.append(args)
+        for batch in original(*args, **kwargs):
+            if len(begun) == evaluation:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "eval_batches", asking)
+        assert train.run(config, tmp_path) is None
+    assert (tmp_path / "checkpoints" / str(step) / "state").is_dir()
+    assert step not in [line["step"] for line in lines(tmp_path) if "eval/cnn/miou" in line]
+    train.run(config, tmp_path)
+    for name in ("results.json", "samples.png"):
+        assert (tmp_path / name).read_bytes() == (workdir / name).read_bytes()
 
 
 def test_finished_run_is_not_trained_again(finished):
