@@ -4,12 +4,22 @@
 ./launch/local.sh --config configs/ablations/dml.py:camvid     # runs/ablations/dml_camvid
 """
 
-from configs import ade20k, camvid, camvid_gpu, cityscapes, folder, pascal_voc, quickstart
+from configs import (
+    ade20k,
+    camvid,
+    camvid_gpu,
+    camvid_scratch,
+    cityscapes,
+    folder,
+    pascal_voc,
+    quickstart,
+)
 
 BASES = {
     "quickstart": quickstart,
     "camvid": camvid,
     "camvid_gpu": camvid_gpu,
+    "camvid_scratch": camvid_scratch,
     "pascal_voc": pascal_voc,
     "cityscapes": cityscapes,
     "ade20k": ade20k,
