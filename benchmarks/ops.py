@@ -45,6 +45,10 @@ def cases():
         arguments = (x, kernel) if cin > 3 else (kernel,)
         fixed = run if cin > 3 else partial(run, x)
         yield "conv", f"{size}x{size} {n} {cin}->{cout} /{stride} d{dilation}", fixed, arguments
+    for coarse, grid in [((16, 16), (64, 64)), ((23, 30), (90, 120))]:
+        maps = draw(2, *coarse, 256), draw(2, *grid, 48)
+        text = f"3x3 256 of {coarse}, 48 of {grid} ->256"
+        yield "two_grids", text, ops.conv_two_grids, (*maps, draw(3, 3, 304, 256, scale=0.02))
     for n, size, channels in [(128, 8, 32), (64, 4, 64), (32, 2, 160)]:
         x, kernel = draw(2, n, n, channels), draw(size, size, channels, channels, scale=0.05)
         run = partial(ops.conv, stride=size, padding=0)

@@ -83,16 +83,23 @@ class Conv3x3(nn.Module):
     dilation: int = 1
     separable: bool = True
     inner_norm: bool = True
+    align_corners: bool = False
     norm: Callable = BatchNorm
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x, *, batch_stats: bool):
-        """[B, h, w, C] -> [B, h, w, features]."""
+    def __call__(self, x, coarse=None, *, batch_stats: bool):
+        """[B, H, W, C] -> [B, H, W, features].
+
+        `coarse` [B, h, w, C'] is enlarged to x's grid, and its channels come before x's.
+        """
         options = {"dtype": self.dtype, "norm": self.norm}
+        if coarse is not None and (self.separable or self.align_corners):
+            coarse = ops.resize_bilinear(coarse, x.shape[1:3], align_corners=self.align_corners)
+            x, coarse = jnp.concatenate([coarse, x], axis=-1), None
         if not self.separable:
             dense = ConvNorm(self.features, 3, 1, self.dilation, name="dense", **options)
-            return dense(x, batch_stats=batch_stats)
+            return dense(x, coarse, batch_stats=batch_stats)
         if self.inner_norm:
             depthwise = DepthwiseNorm(1, self.dilation, name="depthwise", **options)
             x = depthwise(x, batch_stats=batch_stats)
@@ -202,7 +209,9 @@ class DeepLabV3Plus(nn.Module):
                 **encoder,
             )
         point = functools.partial(ConvNorm, **options)
-        conv3x3 = functools.partial(Conv3x3, inner_norm=head.inner_norm, **options)
+        conv3x3 = functools.partial(
+            Conv3x3, inner_norm=head.inner_norm, align_corners=head.align_corners, **options
+        )
         atrous = functools.partial(conv3x3, separable=self.separable)
         other = functools.partial(conv3x3, separable=self.separable or self.decoder == "smp")
         self.aspp = ASPP(self.rates, atrous, point, head.aspp_dropout)
@@ -228,7 +237,7 @@ class DeepLabV3Plus(nn.Module):
 
     def __call__(self, images, *, train: bool) -> SegOutput:
         """Segment normalised images [B, H, W, 3]; in training needs the rng "dropout"."""
-        x, stages, align = images.astype(self.dtype), [], self.head.align_corners
+        x, stages = images.astype(self.dtype), []
         for i in range(1, 5):
             x = self.stage(i, x, batch_stats=train)
             stages.append(x)
@@ -236,12 +245,12 @@ class DeepLabV3Plus(nn.Module):
         for conv in self.refine:
             x = conv(x, batch_stats=train)
         low = self.reduce_low(stages[0], batch_stats=train)
-        x = ops.resize_bilinear(x, low.shape[1:3], align_corners=align)
-        x = jnp.concatenate([x, low], axis=-1)
-        for conv in self.decoder_convs:
+        first, *others = self.decoder_convs
+        x = first(low, x, batch_stats=train)
+        for conv in others:
             x = conv(x, batch_stats=train)
         embedding = x
         if train and self.dropout > 0:
             x = dropout(x, self.dropout, self.make_rng("dropout"), kind=self.dropout_kind)
         logits = self.classifier(x).astype(jnp.float32)
-        return SegOutput(tuple(stages), embedding, logits, align)
+        return SegOutput(tuple(stages), embedding, logits, self.head.align_corners)

@@ -33,17 +33,22 @@ class Conv(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
-        """Convolve x."""
-        shape = (self.size, self.size, x.shape[-1], self.features)
+    def __call__(self, x, coarse=None):
+        """Convolve x; before its channels come those of `coarse`, enlarged to its grid, if given.
+
+        With `coarse` [B, h, w, C'] stride, dilation and padding must be 1, 1 and None.
+        """
+        channels = x.shape[-1] + (0 if coarse is None else coarse.shape[-1])
+        shape = (self.size, self.size, channels, self.features)
         kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
-        y = ops.conv(
-            x.astype(self.dtype),
-            kernel,
-            stride=self.stride,
-            dilation=self.dilation,
-            padding=self.padding,
-        )
+        x = x.astype(self.dtype)
+        how = {"stride": self.stride, "dilation": self.dilation, "padding": self.padding}
+        if coarse is None:
+            y = ops.conv(x, kernel, **how)
+        elif tuple(how.values()) == (1, 1, None):
+            y = ops.conv_two_grids(coarse.astype(self.dtype), x, kernel)
+        else:
+            raise ValueError(f"convolution of two grids with {how}: expected 1, 1, None")
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         return y
@@ -131,11 +136,11 @@ class ConvNorm(nn.Module):
     norm: Callable = BatchNorm
 
     @nn.compact
-    def __call__(self, x, *, batch_stats: bool):
-        """[B, H, W, C] -> [B, ceil(H/stride), ceil(W/stride), features]."""
+    def __call__(self, x, coarse=None, *, batch_stats: bool):
+        """[B, H, W, C] -> [B, ceil(H/stride), ceil(W/stride), features]; `coarse` as in Conv."""
         x = Conv(
             self.features, self.size, self.stride, self.dilation, dtype=self.dtype, name="conv"
-        )(x)
+        )(x, coarse)
         x = self.norm(dtype=self.dtype, name="norm")(x, batch_stats=batch_stats)
         return x if self.activation is None else self.activation(x)
 

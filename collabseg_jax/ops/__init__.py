@@ -12,10 +12,12 @@ from collabseg_jax.ops.depthwise import depthwise_conv
 from collabseg_jax.ops.pool import max_pool_3x3_stride_2
 from collabseg_jax.ops.resize import resize_bilinear
 from collabseg_jax.ops.strips import over_rows
+from collabseg_jax.ops.two_grids import conv_two_grids
 
 __all__ = [
     "attention",
     "conv",
+    "conv_two_grids",
     "depthwise_conv",
     "formulation",
     "gelu",

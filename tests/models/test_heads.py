@@ -10,6 +10,7 @@ import pytest
 from collabseg_jax import models, ops
 from tests.models import cases
 from tests.models import reference as ref
+from tests.ops.reference import resize
 
 CNN, MOBILE, VIT = "deeplabv3plus_resnet18", "deeplabv3plus_mobilenet_v2", "segformer_b0"
 
@@ -63,6 +64,10 @@ def separable(x, p, s, dilation):
     return ref.conv_norm(x, p["pointwise"], s["pointwise"])
 
 
+def dense(x, p, s, dilation):
+    return ref.conv_norm(x, p["dense"], s["dense"], dilation=dilation)
+
+
 def aspp(x, p, s, rates, threes=separable):
     """Chen et al. 2017, section 3.3."""
     branches = [ref.conv_norm(x, p["point"], s["point"])]
@@ -87,9 +92,6 @@ def mlp_head(stages, p, s):
     ("convolutions", "size"), [("separable", (21, 7)), ("separable", (5, 4)), ("dense", (14, 20))]
 )
 def test_aspp(convolutions, size):
-    def dense(x, p, s, rate):
-        return ref.conv_norm(x, p["dense"], s["dense"], dilation=rate)
-
     atrous = functools.partial(models.deeplab.Conv3x3, separable=convolutions == "separable")
     module = models.deeplab.ASPP((6, 12, 18), atrous)
     x = cases.noise(2, *size, 12) + 0.3
@@ -98,6 +100,22 @@ def test_aspp(convolutions, size):
     p, s = (cases.wide(variables[k]) for k in ("params", "batch_stats"))
     threes = separable if convolutions == "separable" else dense
     assert cases.difference(got, aspp(cases.wide(x), p, s, (6, 12, 18), threes)) < 1e-5
+
+
+@pytest.mark.parametrize("formulation", ["cpu", "plain"])
+@pytest.mark.parametrize("align", [False, True])
+@pytest.mark.parametrize("reference", [separable, dense])
+def test_two_grids_enter_the_decoder(reference, align, formulation):
+    """The coarse map is enlarged, and its channels come first."""
+    module = models.deeplab.Conv3x3(5, separable=reference is separable, align_corners=align)
+    fine, coarse = cases.noise(2, 9, 7, 3) + 0.3, cases.noise(2, 3, 2, 4, seed=1)
+    variables = cases.module_variables(module, fine, coarse, batch_stats=False)
+    with ops.using(formulation):
+        got = jax.jit(functools.partial(module.apply, batch_stats=False))(variables, fine, coarse)
+    enlarged = resize(cases.wide(coarse), (9, 7), align)
+    x = np.concatenate([enlarged, cases.wide(fine)], -1)
+    p, s = (cases.wide(variables[k]) for k in ("params", "batch_stats"))
+    assert cases.difference(got, reference(x, p, s, 1)) < 1e-5
 
 
 HEAD_CHANNELS = (6, 8, 10, 12)

@@ -96,7 +96,25 @@ def _resizes():
             )
 
 
+def _two_grids(coarse, fine, kernel):
+    coarse = reference.resize(coarse, fine.shape[1:3])
+    return _conv(np.concatenate([coarse, fine], axis=-1), kernel)
+
+
 def _others():
+    for coarse, grid, size in [
+        ((2, 2, 3, 4), (8, 12), 3),
+        ((1, 3, 2, 2), (10, 7), 3),
+        ((1, 5, 1, 2), (5, 3), 5),
+        ((1, 1, 1, 3), (1, 1), 1),
+    ]:
+        fine, channels = (*coarse[:1], *grid, 3), coarse[-1] + 3
+        yield pytest.param(
+            ops.conv_two_grids,
+            _two_grids,
+            [(coarse, 1.0), (fine, 1.0), ((size, size, channels, 4), 0.3)],
+            id=f"conv of two grids {coarse} {grid}",
+        )
     for shape in [(2, 6, 8, 3), (1, 7, 5, 2), (1, 6, 5, 2), (2, 1, 1, 3), (1, 2, 1, 2)]:
         yield pytest.param(
             ops.max_pool_3x3_stride_2, reference.max_pool, [(shape, 1.0)], id=f"pool {shape}"
