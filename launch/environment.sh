@@ -29,5 +29,7 @@ prepare_venv() {
   fi
 }
 
-# XLA takes fresh memory for its buffers in every step; huge pages spare most of the page faults.
-export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
+# XLA asks for its buffers anew in every step: glibc keeps what is freed, as
+# collabseg_jax/runtime.py has it do, and in huge pages, which only the environment can ask for.
+export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:\
+glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=18446744073709551615}"
