@@ -26,6 +26,7 @@ def get_config():
         "long_ramp": {"ramp_steps": c.run.steps // 2},
         "half": _weights(c.run, 0.5),
         "double": _weights(c.run, 2.0),
+        "quadruple": _weights(c.run, 4.0),
     }
     return c
 
