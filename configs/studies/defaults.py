@@ -27,6 +27,7 @@ def get_config():
         "half": _weights(c.run, 0.5),
         "double": _weights(c.run, 2.0),
         "quadruple": _weights(c.run, 4.0),
+        "octuple": _weights(c.run, 8.0),
         "double_region_mse": _weights(c.run, 2.0) | {"losses.bsd_region.divergence": "mse"},
     }
     return c
