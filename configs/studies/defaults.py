@@ -3,11 +3,14 @@
   ./launch/local.sh --mode=study --config configs/studies/defaults.py --config.jobs=2
 
 As `shapes.py:few`, 30 labelled scenes, but with seeds of its own, and scored on the 600 scenes that
-these 30 are of, not on val: what is chosen here can be reported there.
+these 30 are of, not on val: what is chosen here can be reported there. The baselines' weights are
+varied as the method's are.
 """
 
-from configs.ablations import full_correct
+from configs.ablations import alone, dml, full, full_correct, kdcl
 from configs.studies import base, shapes
+
+FACTORS = {"half": 0.5, "double": 2.0, "quadruple": 4.0, "octuple": 8.0}
 
 
 def get_config():
@@ -16,23 +19,34 @@ def get_config():
     c.run.eval.split = "train"
     c.seeds = (5, 6)
     c.reference = "full"
+    mse = {"losses.bsd_region.divergence": "mse"}
     c.arms = {
         "full": {},
         **{f"hfd_{name}": {"losses.hfd.divergence": name} for name in ("kl_ln", "mse")},
-        **{f"region_{name}": {"losses.bsd_region.divergence": name} for name in ("cosine", "mse")},
+        "region_cosine": {"losses.bsd_region.divergence": "cosine"},
+        "region_mse": mse,
         "region_teacher": {"losses.bsd_region.space": "teacher"},
         "correct": base.changes(full_correct, "quickstart"),
         "no_ramp": {"ramp_steps": 0},
         "long_ramp": {"ramp_steps": c.run.steps // 2},
-        "half": _weights(c.run, 0.5),
-        "double": _weights(c.run, 2.0),
-        "quadruple": _weights(c.run, 4.0),
-        "octuple": _weights(c.run, 8.0),
-        "double_region_mse": _weights(c.run, 2.0) | {"losses.bsd_region.divergence": "mse"},
+        **{name: _times(full, factor) for name, factor in FACTORS.items()},
+        "double_region_mse": _times(full, 2.0) | mse,
+        "quadruple_region_mse": _times(full, 4.0) | mse,
+        "alone": base.changes(alone, "quickstart"),
+        "dml": base.changes(dml, "quickstart"),
+        **{f"dml_{name}": _times(dml, factor) for name, factor in FACTORS.items()},
+        "kdcl": base.changes(kdcl, "quickstart"),
+        **{f"kdcl_{name}": _times(kdcl, factor) for name, factor in FACTORS.items()},
     }
     return c
 
 
-def _weights(run, factor):
-    terms = ("hfd", "bsd_region", "bsd_pixel")
-    return {f"losses.{term}.weight": factor * run.losses[term].weight for term in terms}
+def _times(page, factor):
+    """What a page changes, all of its weights but that of cross-entropy times `factor`."""
+    losses = page.get_config("quickstart").losses
+    weights = {
+        f"losses.{name}.weight": factor * losses[name].weight
+        for name in losses
+        if name not in ("ce", "custom") and losses[name].weight
+    }
+    return base.changes(page, "quickstart") | weights
