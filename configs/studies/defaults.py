@@ -47,6 +47,6 @@ def _times(page, factor):
     weights = {
         f"losses.{name}.weight": factor * losses[name].weight
         for name in losses
-        if name not in ("ce", "custom") and losses[name].weight
+        if name != "ce" and losses[name].weight
     }
     return base.changes(page, "quickstart") | weights
