@@ -130,7 +130,7 @@ def get_config():
     c.eval.stride = ()  # between windows; (): two thirds of the window
     c.eval.scales = (1.0,)  # of the image, averaged
     c.eval.flip = False  # average with the mirrored image
-    c.eval.checkpoint = "latest"  # latest | best, for --mode=eval and predict
+    c.eval.checkpoint = "latest"  # latest | best, for --mode=eval, predict and export
 
     c.predict = ConfigDict()
     c.predict.images = ""  # a glob

@@ -1,6 +1,6 @@
 """ResNet-18 and MiT-B0, both from scratch, on the embedded data set `shapes`.
 
-A few minutes on two CPU cores:  ./launch/local.sh
+6 to 12 minutes on two CPU cores, installation included:  ./launch/local.sh
 """
 
 from configs import base

