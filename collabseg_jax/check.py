@@ -105,7 +105,7 @@ def run(config, workdir) -> dict:
         config.data.name,
         raw_dir=config.data.raw_dir,
         data_dir=config.data.dir,
-        needed=dict.fromkeys(("train", config.eval.split)),
+        needed=dict.fromkeys([*config.data.split.split("+"), *config.eval.split.split("+")]),
         crop=tuple(config.data.crop),
     )
     workdir = Path(workdir)

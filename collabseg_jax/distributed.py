@@ -6,6 +6,7 @@ others end when they notice.
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -100,9 +101,9 @@ def from_first(value: int) -> int:
 
 
 class StopSignal:
-    """While entered, SIGTERM is no end but a wish, to be asked for between two steps.
+    """While entered, SIGTERM and SIGHUP are no end but a wish, to be asked for between two steps.
 
-    A cluster sends it before it takes a machine away.
+    A cluster sends SIGTERM before it takes a machine away; a terminal SIGHUP when it is closed.
     """
 
     def __init__(self):
@@ -110,23 +111,36 @@ class StopSignal:
         self._asked = False
 
     def __enter__(self):
-        """Take over SIGTERM; only the main thread can."""
-        self._before = None
+        """Take both over; only the main thread can. Under nohup, SIGHUP stays ignored."""
+        self._before = {}
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._note)
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_):
-        """Give SIGTERM back."""
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        """Give them back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-    def _note(self, *_):
+    def _note(self, number, _):
         self._asked = True
+        if number == signal.SIGHUP:
+            _leave_terminal()
 
     def asked(self) -> bool:
         """Whether any process was asked to stop; all must call it at the same step."""
         return any_process(self._asked)
+
+
+def _leave_terminal() -> None:
+    """From now on what would go to a terminal goes nowhere: to print there would be an error."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (1, 2):
+        if stat.S_ISCHR(os.fstat(descriptor).st_mode):
+            os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 class _LastWords:
@@ -138,8 +152,8 @@ class _LastWords:
 
     CODE = """
 import signal, sys
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-signal.signal(signal.SIGINT, signal.SIG_IGN)
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
 if sys.stdin.read() != "goodbye":
     print(sys.argv[1], file=sys.stderr)
 """

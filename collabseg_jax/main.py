@@ -169,9 +169,9 @@ def _keys(tree: dict, prefix: str = "") -> list[str]:
 def cli() -> None:
     """Entry point: runs `sys.argv`.
 
-    Exit code 0, also after SIGTERM if the run was saved; 2 and one line for bad input; 1 and one
-    line for a run that cannot go on; 1 too after a check that found errors, or a
-    study of which a run failed.
+    Exit code 0, also after SIGTERM or SIGHUP if the run was saved; 2 and one line for bad input; 1
+    and one line for a run that cannot go on; 1 too after a check that found errors, or a study of
+    which a run failed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     runtime.keep_compiled_programs()

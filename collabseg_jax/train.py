@@ -42,7 +42,7 @@ def run(config, workdir) -> dict | None:
     """`--mode=train`: train, or continue, in `workdir`.
 
     Returns:
-      what `results.json` holds; None if SIGTERM ended the run early, its state saved.
+      what `results.json` holds; None if SIGTERM or SIGHUP ended the run early, its state saved.
     """
     workdir = Path(workdir)
     with writing(workdir):
@@ -151,7 +151,7 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
         progress.close()
         log.close()
     if stopped:
-        console(f"stopped by SIGTERM; the same command continues {workdir} after step {step}")
+        console(f"stopped as asked; the same command continues {workdir} after step {step}")
         return None
     if jax.process_index() == 0:
         replace_text(workdir / "results.json", json.dumps(results, indent=1) + "\n")

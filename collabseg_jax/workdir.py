@@ -126,24 +126,29 @@ def record_config(config, workdir: Path, *, fingerprint: str, spec: data.Dataset
         return
     if jax.process_index() != 0:
         return
-    git = subprocess.run(
-        ["git", "rev-parse", "HEAD"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     record = {
         "config": config.to_dict(),
         "data_fingerprint": fingerprint,
         "spec": spec.to_record(),
-        "commit": git.stdout.strip() or None,
+        "commit": _commit(),
         "versions": {
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in LIBRARIES},
         },
     }
     replace_text(path, json.dumps(record, indent=1) + "\n")
+
+
+def _commit() -> str | None:
+    """The commit of this code; None where there is no repository, or no git."""
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None
+    return found.stdout.strip() or None
 
 
 def recorded_config(workdir, overrides) -> ml_collections.ConfigDict:

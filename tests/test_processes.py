@@ -68,7 +68,7 @@ def test_sigterm_to_one_of_two_and_then_other_devices(start, tmp_path):
     started[1].send_signal(signal.SIGTERM)
     said = processes.finish(started, logs)
     [step] = saved(run)
-    assert f"stopped by SIGTERM; the same command continues {run} after step {step}" in said[0]
+    assert f"stopped as asked; the same command continues {run} after step {step}" in said[0]
     assert not (run / "results.json").exists()
     assert max(losses(run)) == step < 150
     shutil.copytree(run, tmp_path / "again")

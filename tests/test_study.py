@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from collabseg_jax import study
-from collabseg_jax.errors import InputError
+from collabseg_jax import workdir as workdirs
+from collabseg_jax.errors import InputError, RunError
 from configs.studies import base
 from tests.test_comparison import results
 
@@ -22,6 +23,8 @@ print("GPUs", os.environ.get("CUDA_VISIBLE_DEVICES"), "cores", *cores)
 def save(*_):
     (to / "saved").touch()
     sys.exit(0)
+if to.parent.name == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
 if to.parent.name == "slow":
     signal.signal(signal.SIGTERM, save)
     (to / "working").touch()
@@ -134,6 +137,16 @@ def test_a_failed_run_is_named_and_the_others_go_on(go, tmp_path, capsys):
     assert "| full | 2 | 0.5000" in page
 
 
+def test_a_killed_run_is_not_blamed_on_an_older_error(go, tmp_path, capsys):
+    (tmp_path / "study/killed/0").mkdir(parents=True)
+    (tmp_path / "study/killed/0/log.txt").write_text("error: disk full\n")
+    config = make_config(arms={"killed": {}}, reference="killed", seeds=(0,))
+    assert go(config) == {"failed": ["killed/0"]}
+    said = capsys.readouterr().err
+    assert "killed/0: failed (signal 9): " in said
+    assert "disk full" not in said
+
+
 def test_only_some_arms(go, capsys):
     go(make_config(only="full"))
     assert started(capsys) == ["full/0", "full/1"]
@@ -171,6 +184,33 @@ def test_finished_runs_of_other_data_are_refused(go, tmp_path):
         go(config)
 
 
+@pytest.mark.parametrize("changed", ["alone/1", "full/0"])
+def test_data_that_change_while_a_study_runs_end_it(go, tmp_path, changed):
+    """Before the next run is compared with those before."""
+    config = make_config()
+    for one in study.plan(config, tmp_path / "study"):
+        data = "g" if str(one) == changed else "f"
+        finish(one, tmp_path / "fakes" / str(one), fingerprint=data)
+    with pytest.raises(InputError, match=f"{changed} was trained on data g, .*alone/0 on f"):
+        go(config)
+    assert not (tmp_path / "study/full/1").exists()
+
+
+def test_arms_with_data_of_their_own_may_differ(go, tmp_path):
+    config = make_config(arms={"alone": {}, "half": {"data.subset": "0.5"}}, seeds=(0,))
+    finish_all(config, tmp_path, fingerprints="fg")
+    assert go(config) == {"failed": []}
+
+
+def test_a_run_that_a_killed_study_left_at_work_is_not_joined(go, tmp_path):
+    at_work = tmp_path / "study/full/0"
+    at_work.mkdir(parents=True)
+    refused = pytest.raises(RunError, match="full/0 is in use by process")
+    with workdirs.locked(at_work), refused:
+        go(make_config())
+    assert not (tmp_path / "study/alone").exists()
+
+
 def test_results_without_their_configuration_are_refused(go, tmp_path):
     finish_all(make_config(), tmp_path)
     (tmp_path / "study/full/1/config.json").unlink()
@@ -178,7 +218,7 @@ def test_results_without_their_configuration_are_refused(go, tmp_path):
         go(make_config())
 
 
-@pytest.mark.parametrize("wish", ["SIGTERM", "Ctrl-C"])
+@pytest.mark.parametrize("wish", ["SIGTERM", "SIGHUP", "SIGINT"])
 def test_stopping_asks_the_runs_to_save(go, tmp_path, monkeypatch, request, wish):
     """The second run is at work when the wish comes; the third is never started."""
     import os
@@ -194,11 +234,11 @@ def test_stopping_asks_the_runs_to_save(go, tmp_path, monkeypatch, request, wish
         sleep(seconds)
         if working.exists():
             working.unlink()
-            os.kill(os.getpid(), signal.SIGTERM if wish == "SIGTERM" else signal.SIGINT)
+            os.kill(os.getpid(), getattr(signal, wish))
 
     monkeypatch.setattr(study.jobs.time, "sleep", wait)
     config = make_config(arms={"alone": {}, "slow": {}})
-    if wish == "SIGTERM":
+    if wish != "SIGINT":
         assert go(config) == {"failed": []}
         assert "slow/0, alone/1" in (tmp_path / "study/study.md").read_text()
     else:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from collabseg_jax import experiment, workdir
+from collabseg_jax import data, experiment, workdir
 from collabseg_jax.errors import InputError
 from configs import base, quickstart
 
@@ -44,6 +44,14 @@ def test_but_not_with_what_it_did_not_have(recorded, key, value):
     config.update_from_flattened_dict({key: value})
     with pytest.raises(InputError, match=rf"another configuration: .*\b{key} \("):
         workdir.refuse_other_config(config, recorded)
+
+
+def test_a_run_is_recorded_without_git(tmp_path, monkeypatch):
+    """Small container images have none."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    config, spec = quickstart.get_config(), data.get_spec("shapes", raw_dir="", data_dir="")
+    workdir.record_config(config, tmp_path, fingerprint="f", spec=spec)
+    assert json.loads((tmp_path / "config.json").read_text())["commit"] is None
 
 
 def test_and_it_builds(recorded):

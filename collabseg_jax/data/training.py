@@ -194,7 +194,7 @@ def _augment(example: Batch, rng: np.random.Generator, **options) -> Batch:
 
 def _start_worker(worker_index: int, worker_count: int) -> None:
     """Leaves signals to the parent, which ends the workers itself, and ends with it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

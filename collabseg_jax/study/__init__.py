@@ -31,7 +31,9 @@ def run(config, workdir, *, command=COMMAND) -> dict:
       {"failed": the runs, as ARM/SEED, that ended without results of themselves}.
     Raises:
       InputError: an arm that cannot be, or a run in `workdir` that has another configuration;
-        nothing was started then.
+        nothing was started then. Also if a run that has just ended had other data than those
+        before; the others were asked to save then.
+      RunError: a run in `workdir`, or another study, is still at work.
     """
     # The devices are for the runs; this process would take a GPU's memory by merely asking.
     jax.config.update("jax_platforms", "cpu")
@@ -50,6 +52,10 @@ def run(config, workdir, *, command=COMMAND) -> dict:
     with writing(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
     with workdirs.locked(workdir), StopSignal() as stop:
+        for one in todo:
+            if one.workdir.exists():  # a study that was killed leaves its runs at work
+                with workdirs.locked(one.workdir):
+                    pass
         done = sum(one.finished for one in runs)
         console(f"{workdir}: {len(todo)} runs to do, {done} of {len(runs)} finished before")
         failed = work(todo, room, command, stop, lambda: _report(config, runs, workdir))
@@ -60,6 +66,7 @@ def run(config, workdir, *, command=COMMAND) -> dict:
 
 
 def _report(config, runs: list[Run], workdir: Path) -> None:
+    refuse_other_data(runs)  # it may have changed since the start
     found, commits = {arm: {} for arm in config.arms}, set()
     logs = {arm: [] for arm in config.arms}
     for one in runs:

@@ -118,6 +118,7 @@ class _Process:
         with writing(self._log):
             one.workdir.mkdir(parents=True, exist_ok=True)
             log = self._log.open("a")
+            self._begins = log.tell()  # what is before is of an earlier start
         with log:
             log.write(shlex.join([*command, *one.flags]) + "\n")
             log.flush()
@@ -157,7 +158,8 @@ class _Process:
         if self._asked:
             return f"{self.run}: stopped; the same command continues it"
         code = self._process.returncode
-        lines = self._log.read_text(errors="replace").strip().splitlines()
+        said = self._log.read_bytes()[self._begins :].decode(errors="replace")
+        lines = said.strip().splitlines()
         # A traceback may be followed by remarks.
         last = next((x for x in reversed(lines) if re.match(r"[\w.]*[eE]rror\b", x)), lines[-1])
         how = f"exit code {code}" if code >= 0 else f"signal {-code}"

@@ -15,6 +15,7 @@ SCORED_KEYS = (
     *("eval.split", "eval.short_side", "eval.window", "eval.stride", "eval.scales", "eval.flip"),
     "data.subset",
 )
+DATA_KEYS = ("name", "raw_dir", "dir", "split", "subset")  # of config.data: which data it is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,15 +118,16 @@ def refuse_other(one: Run) -> None:
 
 
 def refuse_other_data(runs: list[Run]) -> None:
-    """InputError if two finished runs of one arm were trained on different data."""
+    """InputError if two runs whose config names the same data were trained on different data."""
     first = {}
     for one in runs:
-        if one.finished:
-            record = json.loads((one.workdir / "config.json").read_text())
-            found = record["data_fingerprint"], one.workdir
-            data, where = first.setdefault(one.arm, found)
+        path = one.workdir / "config.json"
+        if path.exists():
+            found = json.loads(path.read_text())["data_fingerprint"], one.workdir
+            named = tuple(one.config.data[key] for key in DATA_KEYS)
+            data, where = first.setdefault(named, found)
             if data != found[0]:
                 raise InputError(
                     f"{one.workdir} was trained on data {found[0]}, {where} on {data}; expected "
-                    "the same in all runs of an arm. Remove one of the two"
+                    "the same in all runs of a study. Remove one of the two"
                 )
