@@ -21,9 +21,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from collabseg_jax import workdir as workdirs
-from configs import quickstart
 
 MOMENTS = ("starting", "training", "saving")
 ROOT = Path(__file__).parent.parent
@@ -99,7 +99,7 @@ def live_and_die(a, workdir, workers, *, aim, took, chance):
 
 
 def arrays(workdir):
-    config = workdirs.recorded_config(workdir, quickstart.get_config())
+    config = workdirs.recorded_config(workdir, ConfigDict())
     return tiny.trained_arrays(workdir, config)
 
 

@@ -1,5 +1,6 @@
 """Scores of both students and their ensemble over a whole split."""
 
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -36,15 +37,16 @@ class Evaluator:
         """See `config.eval` for all but `how`; batch_size is rounded up to the devices."""
         self._source, self._spec, self._split = source, spec, split
         self._layout = shardings.eval_layout(mesh, batch_size=batch_size)
-        self._max_shapes, self._short_side = max_shapes, short_side
+        self._max_shapes, self._short_side, self._how = max_shapes, short_side, how
         self._step = steps.jit_eval_step(
             self._layout, pair=pair, num_classes=spec.num_classes, how=how
         )
 
     def __call__(self, state, stop=lambda: False) -> dict | None:
-        """{"step", "split", "cnn", "vit", "ensemble"}: scores as `metrics.scores` gives them.
+        """{"step", "split", "inference", "cnn", "vit", "ensemble"}.
 
-        None if `stop()`, asked before each batch, ends it early.
+        The last three are scores as `metrics.scores` gives them, "inference" how images were seen,
+        by the keys of `config.eval`. None if `stop()`, asked before each batch, ends it early.
         """
         variables = {name: getattr(state, name).variables for name in STUDENTS}
         total = {name: np.zeros((self._spec.num_classes,) * 2, np.int64) for name in OUTPUTS}
@@ -69,7 +71,8 @@ class Evaluator:
             progress.advance(round(batch["valid"].sum() / share))
         progress.close()
         scored = {name: metrics.scores(total[name], self._spec.classes) for name in OUTPUTS}
-        return {"step": int(state.step), "split": self._split, **scored}
+        seen = {"short_side": self._short_side, **dataclasses.asdict(self._how)}
+        return {"step": int(state.step), "split": self._split, "inference": seen, **scored}
 
 
 def make(config, pair, source, spec, mesh) -> Evaluator:
@@ -97,7 +100,11 @@ def summary(results: dict) -> str:
 
 
 def run(config, workdir) -> dict:
-    """`--mode=eval`: score a trained workdir and write `eval_<split>.json` there."""
+    """`--mode=eval`: score a trained workdir and write `eval_<split>.json` there.
+
+    Args:
+      config: as for `workdir.recorded_config`.
+    """
     config = workdirs.recorded_config(workdir, config)
     prepared = experiment.prepare_data(config)
     spec = workdirs.recorded_spec(workdir)

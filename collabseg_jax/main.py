@@ -7,6 +7,7 @@ import sys
 import traceback
 from pathlib import Path
 
+import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -16,6 +17,7 @@ from collabseg_jax.errors import InputError, RunError, unknown
 DEFAULT_CONFIG = "configs/quickstart.py"
 MODES = ("train", "eval", "predict", "export", "prepare", "check", "describe", "compile", "study")
 DISTRIBUTED_MODES = ("train", "eval")
+WORKDIR_MODES = ("eval", "predict", "export")  # of a run that is recorded there
 LOST = "UNKNOWN|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|FAILED_PRECONDITION"
 
 flags.DEFINE_string("workdir", "", "where the run lives; default: runs/<config name>")
@@ -105,7 +107,7 @@ def _main(argv) -> int:
         raise InputError(f"unexpected argument {rest[1]!r}; flags look like --config.steps=100")
     logging.set_verbosity(logging.WARNING)
     path = flags.FLAGS["config"].config_filename
-    workdir = flags.FLAGS.workdir or str(Path("runs") / config_name(path))
+    workdir = os.path.expanduser(flags.FLAGS.workdir) or str(Path("runs") / config_name(path))
     from collabseg_jax import distributed  # imports JAX, which a mistyped flag need not wait for
 
     if flags.FLAGS.coordinator_address and flags.FLAGS.mode not in DISTRIBUTED_MODES:
@@ -115,9 +117,23 @@ def _main(argv) -> int:
     distributed.start(
         flags.FLAGS.coordinator_address, flags.FLAGS.num_processes, flags.FLAGS.process_id
     )
-    result = run(flags.FLAGS.config, mode=flags.FLAGS.mode, workdir=workdir)
+    of_workdir = flags.FLAGS.mode in WORKDIR_MODES and "arms" not in flags.FLAGS.config
+    config = _given() if of_workdir else flags.FLAGS.config
+    result = run(config, mode=flags.FLAGS.mode, workdir=workdir)
     failed = {"check": "errors", "study": "failed"}.get(flags.FLAGS.mode)
     return 1 if failed and result[failed] else 0
+
+
+def _given() -> ml_collections.ConfigDict:
+    """The keys that the command line sets, without those of the file."""
+    given = {}
+    for key, value in config_flags.get_override_values(flags.FLAGS["config"]).items():
+        *sections, name = key.split(".")
+        at = given
+        for section in sections:
+            at = at.setdefault(section, {})
+        at[name] = value
+    return ml_collections.ConfigDict(given)
 
 
 def _parse(argv: list[str]) -> list[str]:

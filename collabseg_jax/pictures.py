@@ -12,10 +12,19 @@ from PIL import Image
 from collabseg_jax import data
 from collabseg_jax import step as steps
 from collabseg_jax.data.decode import decode_record
+from collabseg_jax.data.transforms import (
+    MIN_SIDE,
+    network_size,
+    pad_image,
+    pad_label,
+    resize_image,
+    resize_label,
+)
 from collabseg_jax.pair import STUDENTS
 
 matplotlib.use("Agg")
 
+LONG_SIDE = 1024  # in pixels, of what is drawn
 IGNORED_COLOR = (235, 235, 235)
 # Who teaches at a pixel: (colour, what the legend says).
 TEACHING = (
@@ -62,13 +71,17 @@ def teaching_map(error: dict, predictions: dict, labels) -> np.ndarray:
     return index
 
 
-def draw_samples(path: Path, pair, state, source, spec, *, rows: int) -> None:
+def draw_samples(path: Path, pair, state, source, spec, *, rows: int, short_side: int = 0) -> None:
     """A page of `rows` images: image, truth, both predictions, and who teaches whom.
+
+    The students see each image whole, as it is drawn: at `short_side`, and no larger than
+    `LONG_SIDE`.
 
     Args:
       pair, state: the students.
       source: records; evenly spaced ones are drawn.
       spec: of the data set.
+      short_side: see `config.eval`.
     """
     import jax
 
@@ -83,10 +96,13 @@ def draw_samples(path: Path, pair, state, source, spec, *, rows: int) -> None:
     colors, seen = ListedColormap([color for color, _ in TEACHING]), set()
     for row, index in zip(axes, picks, strict=True):
         record = decode_record(source[int(index)], spec)
-        image, label = record["image"], record["label"]
-        predictions, error = inspect(variables, image[None], label[None])
-        predictions = {s: np.asarray(predictions[s][0]) for s in STUDENTS}
-        error = {s: np.asarray(error[s][0]) for s in STUDENTS}
+        size = network_size(record["label"].shape, short_side=short_side, long_side=LONG_SIDE)
+        image, label = resize_image(record["image"], size), resize_label(record["label"], size)
+        padded = [max(MIN_SIDE, side) for side in size]
+        found = inspect(variables, pad_image(image, padded)[None], pad_label(label, padded)[None])
+        predictions, error = (
+            {s: np.asarray(maps[s][0, : size[0], : size[1]]) for s in STUDENTS} for maps in found
+        )
         seen |= set(np.unique(label)) | {v for s in STUDENTS for v in np.unique(predictions[s])}
         panels = [image, *(colorize(m, spec.palette) for m in (label, *predictions.values()))]
         for axis, panel in zip(row, panels, strict=False):

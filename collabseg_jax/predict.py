@@ -1,6 +1,7 @@
 """Trained students on new pictures: from the command line and from Python."""
 
 import glob
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,7 +87,8 @@ def run(config, workdir) -> None:
     config = workdirs.recorded_config(workdir, config)
     spec = workdirs.recorded_spec(workdir)
     values = _values(config.predict.encoding, spec)
-    paths = [Path(p) for p in sorted(glob.glob(config.predict.images, recursive=True))]
+    pattern = os.path.expanduser(config.predict.images)
+    paths = [Path(p) for p in sorted(glob.glob(pattern, recursive=True))]
     if not paths:
         raise InputError(
             f"config.predict.images={config.predict.images!r} matches no file, expected a glob "
@@ -96,12 +98,17 @@ def run(config, workdir) -> None:
     if len(set(stems)) < len(stems):
         twice = next(s for s in stems if stems.count(s) > 1)
         raise InputError(f"config.predict.images matches several files named {twice}.*")
+    out = Path(config.predict.dir or Path(workdir) / "predictions").expanduser()
+    if beside := [path for path in paths if path.parent.resolve() == out.resolve()]:
+        raise InputError(
+            f"{beside[0]} lies in the folder that label maps are written to, expected pictures "
+            "from elsewhere, or another --config.predict.dir"
+        )
+    out.mkdir(parents=True, exist_ok=True)
     sizes = [image_size(_content(path), str(path)) for path in paths]
     seen = data.plan_buckets([_seen_size(size, config) for size in sizes], config.eval.max_shapes)
     own = data.plan_buckets(sizes, config.eval.max_shapes)
     predict = predictor(workdir, config, config.predict.student)
-    out = Path(config.predict.dir or Path(workdir) / "predictions")
-    out.mkdir(parents=True, exist_ok=True)
     progress = Progress(len(paths), "predicting", "picture")
     for path, seen_shape, map_shape in zip(paths, seen, own, strict=True):
         image = decode_image(_content(path), str(path))

@@ -157,7 +157,13 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
         replace_text(workdir / "results.json", json.dumps(results, indent=1) + "\n")
         with writing(workdir / "samples.png") as path:
             pictures.draw_samples(
-                path, built.pair, state, eval_source, spec, rows=config.log.samples
+                path,
+                built.pair,
+                state,
+                eval_source,
+                spec,
+                rows=config.log.samples,
+                short_side=config.eval.short_side,
             )
         with writing(workdir / "teaching.png") as path:
             charts.draw_teaching(path, {"": [read_log(workdir / "metrics.jsonl")]})

@@ -151,25 +151,31 @@ def _commit() -> str | None:
     return found.stdout.strip() or None
 
 
-def recorded_config(workdir, overrides) -> ml_collections.ConfigDict:
-    """The config that a workdir was trained with, with the free keys of `overrides`.
+def recorded_config(workdir, given) -> ml_collections.ConfigDict:
+    """The config that a workdir was trained with, but for the free keys that are given.
 
+    Args:
+      given: a config of any keys, those of the command line; what it lacks is as recorded.
     Raises:
-      ValueError: nothing was trained there.
+      InputError: nothing was trained there, or a key that is not free is given another value.
     """
     config = ml_collections.ConfigDict(_record(workdir)["config"])
-    flat = experiment.flatten(overrides)
-    for key, value in flat.items():
-        # An empty place of the data means "where it was".
-        if experiment.is_free(key) and not (key.startswith("data.") and value == ""):
-            section = key.split(".")[0]
-            if "." in key and section not in config:  # trained before there was this section
-                config[section] = ml_collections.ConfigDict()
-            config.update_from_flattened_dict({key: value})
     recorded = experiment.flatten(config)
     sections = {key.rpartition(".")[0] for key in recorded}  # a loss may be younger than the run
     added = {k: v for k, v in ADDED_KEYS.items() if k.rpartition(".")[0] in sections}
     config.update_from_flattened_dict({k: v for k, v in added.items() if k not in recorded})
+    recorded = experiment.flatten(config)
+    for key, value in experiment.flatten(given).items():
+        if experiment.is_free(key):
+            section = key.split(".")[0]
+            if "." in key and section not in config:  # trained before there was this section
+                config[section] = ml_collections.ConfigDict()
+            config.update_from_flattened_dict({key: value})
+        elif recorded.get(key) != value:
+            raise InputError(
+                f"config.{key} is {value!r}, but {workdir} was trained with {recorded.get(key)!r}: "
+                f"expected that, or only keys of {', '.join(experiment.FREE_KEYS)}"
+            )
     return config
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from collabseg_jax import main
+from configs import quickstart
 from tests.data import trees
 
 ROOT = Path(__file__).parent.parent
@@ -28,7 +29,7 @@ for name, argv in json.loads(sys.argv[1]).items():
     print(os.waitstatus_to_exitcode(status), flush=True)
 """
 
-# Flags, and what the line must name. TMP is a new folder.
+# Flags, and what the line must name. TMP is a new folder, TMP/trained a workdir of the quickstart.
 MISTAKES = [
     (["--config.stepz=3"], ["'stepz'", "steps"]),
     (["--config.losses.bsd_pixle.weight=3"], ["bsd_pixle", "bsd_pixel"]),
@@ -44,6 +45,15 @@ MISTAKES = [
     (["--config.steps=0"], ["config.steps is 0"]),
     (["--mode=trian"], ["trian", "train"]),
     (["--mode=eval"], ["config.json not found"]),
+    (
+        ["--mode=eval", "--workdir=TMP/trained", "--config.eval.flip", "--config.cnn.lr=1"],
+        ["config.cnn.lr is 1.0", "TMP/trained was trained with 0.0", "eval"],
+    ),
+    (  # what only the file says does not count
+        ["--config=configs/camvid.py", "--mode=predict", "--workdir=TMP/trained"]
+        + ["--config.predict.images=/nowhere/*"],
+        ["/nowhere/*", "matches no file"],
+    ),
     (
         ["--mode=describe", "--config.describe.size=(16,512)"],
         ["config.describe.size is (16, 512)", "32"],
@@ -93,6 +103,9 @@ def answers(tmp_path_factory):
     for flags in [*(flags for flags, _ in MISTAKES), *checks]:
         folder = tmp_path_factory.mktemp("case")
         flags = [flag.replace("TMP", str(folder)) for flag in flags]
+        (folder / "trained").mkdir()
+        record = {"config": quickstart.get_config().to_dict()}
+        (folder / "trained/config.json").write_text(json.dumps(record))
         commands[str(folder / "printed")] = [f"--workdir={folder / 'run'}", *flags]
         folders.append(folder)
     for (raw, *_), folder in zip(CHECKS, folders[len(MISTAKES) :], strict=True):

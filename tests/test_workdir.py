@@ -3,10 +3,11 @@
 import json
 
 import pytest
+from ml_collections import ConfigDict
 
 from collabseg_jax import data, experiment, workdir
 from collabseg_jax.errors import InputError
-from configs import base, quickstart
+from configs import quickstart
 
 
 @pytest.fixture
@@ -46,6 +47,17 @@ def test_but_not_with_what_it_did_not_have(recorded, key, value):
         workdir.refuse_other_config(config, recorded)
 
 
+def test_only_what_is_given_differs_from_the_record(tmp_path):
+    config = quickstart.get_config()
+    config.eval.short_side, config.data.raw_dir = 512, "/raw"
+    (tmp_path / "config.json").write_text(json.dumps({"config": config.to_dict()}))
+    given = ConfigDict({"eval": {"flip": True}, "data": {"raw_dir": ""}, "seed": 0})
+    expected = experiment.flatten(config) | {"eval.flip": True, "data.raw_dir": ""}
+    assert experiment.flatten(workdir.recorded_config(tmp_path, given)) == expected
+    with pytest.raises(InputError, match=r"config\.cnn\.lr is 1\.0, but .* trained with 0\.0"):
+        workdir.recorded_config(tmp_path, ConfigDict({"cnn": {"lr": 1.0}}))
+
+
 def test_a_run_is_recorded_without_git(tmp_path, monkeypatch):
     """Small container images have none."""
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -56,7 +68,7 @@ def test_a_run_is_recorded_without_git(tmp_path, monkeypatch):
 
 def test_and_it_builds(recorded):
     """For eval, predict and export: the same pair and weights as today's config."""
-    config = workdir.recorded_config(recorded, base.get_config())
+    config = workdir.recorded_config(recorded, ConfigDict())
     then = experiment.build(config, num_classes=8)
     now = experiment.build(quickstart.get_config(), num_classes=8)
     for name in ("weights", "ce_weights", "terms", "options", "ramp_steps"):

@@ -83,6 +83,11 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image, tuple(size)[::-1], interpolation=interpolation)
 
 
+def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A label uint8 [H, W] at (height, width), never interpolated."""
+    return cv2.resize(label, tuple(size)[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+
+
 def pad_image(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """An image uint8 [H, W, 3] continued by its reflection at the bottom and right, to (h, w).
 

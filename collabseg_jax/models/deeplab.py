@@ -128,7 +128,9 @@ class ASPP(nn.Module):
             branches.append(branch(x, batch_stats=batch_stats))
         pooled = x.astype(jnp.float32).mean((1, 2), keepdims=True).astype(x.dtype)
         pooled = self.point(WIDTH, name="pool")(pooled, batch_stats=batch_stats)
-        branches.append(jnp.broadcast_to(pooled, branches[0].shape))
+        # In float32, so that its gradient, a sum over all positions, is summed in float32.
+        pooled = jnp.broadcast_to(pooled.astype(jnp.float32), branches[0].shape)
+        branches.append(pooled.astype(x.dtype))
         x = jnp.concatenate(branches, axis=-1)
         x = self.point(WIDTH, name="project")(x, batch_stats=batch_stats)
         if train and self.dropout > 0:

@@ -17,6 +17,15 @@ TRUNCATED = nn.initializers.truncated_normal(0.02)
 CLASSIFIER = nn.initializers.normal(0.01)
 
 
+def add_bias(y, bias):
+    """y [..., C] plus a parameter [C] of type float32, in y's dtype.
+
+    The addition itself is in float32: a bias's gradient is a sum over all positions in the type of
+    the addition, and in bfloat16 such a sum stops growing after a few hundred terms.
+    """
+    return (y + bias).astype(y.dtype)
+
+
 class Conv(nn.Module):
     """Dense k x k convolution, [B, H, W, Cin] -> [B, ceil(H/stride), ceil(W/stride), features].
 
@@ -50,7 +59,7 @@ class Conv(nn.Module):
         else:
             raise ValueError(f"convolution of two grids with {how}: expected 1, 1, None")
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+            y = add_bias(y, self.param("bias", nn.initializers.zeros, (self.features,)))
         return y
 
 
@@ -73,7 +82,7 @@ class DepthwiseConv(nn.Module):
             x.astype(self.dtype), kernel, stride=self.stride, dilation=self.dilation
         )
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (channels,)).astype(self.dtype)
+            y = add_bias(y, self.param("bias", nn.initializers.zeros, (channels,)))
         return y
 
 

@@ -13,6 +13,7 @@ from collabseg_jax.models.layers import (
     TRUNCATED,
     BatchNorm,
     Conv,
+    add_bias,
     dropout,
 )
 from collabseg_jax.models.mix_transformer import MITS, MixTransformer
@@ -52,9 +53,9 @@ class MLPHead(nn.Module):
             y = ops.conv(features, matrix[None, None].astype(self.dtype))
             y = ops.resize_bilinear(y, shape)
             if self.folded:
-                total = total + y + offset.astype(self.dtype)
+                total = add_bias(total + y, offset)
             else:
-                concatenated.append(y + offset.astype(self.dtype))
+                concatenated.append(add_bias(y, offset))
         if not self.folded:
             total = ops.conv(
                 jnp.concatenate(concatenated, axis=-1), fuse[None, None].astype(self.dtype)

@@ -115,6 +115,16 @@ def refuse_other(one: Run) -> None:
     if one.finished and not (one.workdir / "config.json").exists():
         raise InputError(f"{one.workdir} has results.json without config.json, expected both")
     workdirs.refuse_other_config(one.config, one.workdir, also=SCORED_KEYS)
+    if one.finished:  # scored again since, perhaps
+        results = json.loads((one.workdir / "results.json").read_text())
+        scored = {"split": results.get("split"), **results.get("inference", {})}
+        expected = experiment.flatten(one.config)
+        for key, found in scored.items():
+            if found is not None and found != expected[f"eval.{key}"]:
+                raise InputError(
+                    f"{one.workdir}/results.json was scored with eval.{key} {found!r}, expected "
+                    f"{expected[f'eval.{key}']!r}; move it away to have the run score itself again"
+                )
 
 
 def refuse_other_data(runs: list[Run]) -> None:

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from collabseg_jax.models.layers import BatchNorm, drop_path, dropout
+from collabseg_jax import ops
+from collabseg_jax.models.layers import BatchNorm, Conv, DepthwiseConv, drop_path, dropout
 from collabseg_jax.models.mix_transformer import Block
 from tests.models import cases
 from tests.models import reference as ref
@@ -81,6 +82,19 @@ def test_bfloat16_keeps_statistics_in_float32():
     expected = 0.9 * variables["batch_stats"]["mean"] + 0.1 * exact
     assert updates["batch_stats"]["mean"].dtype == jnp.float32
     np.testing.assert_allclose(updates["batch_stats"]["mean"], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("formulation", ["cpu", "plain"])
+@pytest.mark.parametrize("layer", [Conv(3, use_bias=True), DepthwiseConv(use_bias=True)])
+def test_a_bias_has_its_whole_gradient_under_bfloat16(layer, formulation):
+    """Of the sum of the output it is the number of positions; bfloat16 counts only to 256."""
+    layer = layer.clone(dtype=jnp.bfloat16)
+    x = jnp.zeros((4, 64, 64, 3), jnp.bfloat16)
+    variables = cases.module_variables(layer, x)
+    with ops.using(formulation):
+        total = jax.jit(jax.grad(lambda v: layer.apply(v, x).astype(jnp.float32).sum()))
+        gradient = total(variables)["params"]["bias"]
+    np.testing.assert_array_equal(gradient, [4 * 64 * 64] * 3)
 
 
 CHANNELS, ELEMENTS = (functools.partial(dropout, kind=kind) for kind in ("channel", "element"))

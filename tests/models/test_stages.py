@@ -4,8 +4,10 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import errors
+from jax.extend import core
 
 from tests.models import cases
 
@@ -75,6 +77,46 @@ def test_types_under_bfloat16(name, train):
     assert {a.dtype for a in (*output.stages, output.embedding)} == {jnp.dtype(jnp.bfloat16)}
     variables = cases.shapes(cases.model(name, dtype=jnp.bfloat16))
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+
+
+def sums_in_bfloat16(jaxpr):
+    """(shape, shape of the sum) of all that is summed up in bfloat16, at any depth."""
+    found = []
+    for equation in jaxpr.eqns:
+        (before, *_), (after, *_) = equation.invars or [None], equation.outvars or [None]
+        if equation.primitive.name == "reduce_sum" and after.aval.dtype == jnp.bfloat16:
+            found.append((before.aval.shape, after.aval.shape))
+        for inner in core.jaxprs_in_params(equation.params):
+            found += sums_in_bfloat16(inner)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *[(name, {}) for name in (CNN, MOBILE, VIT)],
+        *[(CNN, {"decoder": "smp"}), (CNN, {"separable": False}), (VIT, {"head": "plain"})],
+    ],
+)
+def test_no_gradient_is_summed_over_positions_in_bfloat16(name, options):
+    """What autodiff makes of a broadcast is a sum in the type of what was broadcast."""
+    module = cases.model(name, dtype=jnp.bfloat16, **options)
+    images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
+
+    def total(params, others, x):
+        output, _ = module.apply(
+            {"params": params, **others},
+            x,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(0)},
+        )
+        return output.logits.sum() + sum(stage.astype(jnp.float32).sum() for stage in output.stages)
+
+    variables = dict(cases.shapes(module))
+    params = variables.pop("params")
+    sums = sums_in_bfloat16(jax.make_jaxpr(jax.grad(total))(params, variables, images).jaxpr)
+    assert [pair for pair in sums if np.prod(pair[0]) > np.prod(pair[1])] == []
 
 
 @pytest.mark.parametrize("options", [{"dropout": 0.0}, {"dropout": 0.2}])

@@ -93,6 +93,11 @@ def files_by_stem(
                 continue
             stem = stem.removesuffix(ending)
             try:
+                entry.path.encode()
+            except UnicodeEncodeError:
+                report(f"{entry.path!r}: the name is no UTF-8, expected one that is")
+                continue
+            try:
                 size = entry.stat().st_size
             except OSError as error:  # a link to nowhere
                 report(f"{entry.path}: {error.strerror}, expected a {suffix.lower()} file")

@@ -1,6 +1,7 @@
 """Anyone's own pictures and labels; a text file beside them names the classes."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,13 +100,15 @@ def _files(folder: Path, report: finding.Report) -> dict[str, Path]:
     return files
 
 
-def _folders_below(folder: Path) -> Iterator[Path]:
+def _folders_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Folders at any depth; a link to one that it lies in, of real paths `above`, ends there."""
+    above |= {os.path.realpath(folder)}
     with places.scandir(folder) as entries:
-        below = [entry for entry in entries if entry.is_dir()]
-    for entry in below:
-        yield folder / entry.name
-        if entry.is_dir(follow_symlinks=False):  # links may go round in circles
-            yield from _folders_below(folder / entry.name)
+        below = [folder / entry.name for entry in entries if entry.is_dir()]
+    for inner in below:
+        if os.path.realpath(inner) not in above:
+            yield inner
+            yield from _folders_below(inner, above)
 
 
 def parse_classes(text: str, where: str) -> DatasetSpec:
