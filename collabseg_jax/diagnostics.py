@@ -16,13 +16,14 @@ def spread(features) -> dict:
       features: [B, h, w, C].
     Returns:
       "std": mean over channels of the standard deviation over positions; "rank": the effective
-      rank tr(S)^2 / tr(S^2) of the channel covariance S, in [1, C].
+      rank tr(S)^2 / tr(S^2) of the channel covariance S, in [1, C]; 0 of a map that is constant.
     """
     flat = jax.lax.stop_gradient(features).reshape(-1, features.shape[-1]).astype(jnp.float32)
     centred = flat - flat.mean(0)
     covariance = centred.T @ centred / flat.shape[0]
     trace = jnp.trace(covariance)
-    rank = trace**2 / jnp.maximum(jnp.sum(covariance**2), 1e-20)
+    share = covariance / jnp.where(trace > 0, trace, 1.0)  # whose square does not underflow
+    rank = jnp.where(trace > 0, 1 / jnp.sum(share**2), 0.0)
     return {"std": jnp.sqrt(jnp.diag(covariance)).mean(), "rank": rank}
 
 

@@ -72,7 +72,7 @@ def build(
     Raises:
       ValueError: an unknown term, divergence, selector or other choice, or a number that cannot be.
     """
-    weights, found, options, pair_options = {}, {}, {}, {}
+    weights, found, options = {}, {}, {}
     for name, row in table.items():
         if name not in ("ce", *terms.NAMES):
             raise unknown("loss", name, ("ce", *terms.NAMES))
@@ -84,9 +84,17 @@ def build(
             del weights[name]
             continue
         term, row = terms.find(name, row)
-        pair_options |= {key: row.pop(key) for key in term.of_pair if key in row}
+        row = {key: value for key, value in row.items() if key not in term.of_pair}
         found[name], options[name] = term, row
         _check(name, row)
+    needs = {kind for term in found.values() for kind in term.needs}
+    pair_options = {
+        key: table[name][key]
+        for name, keys in terms.OF_PAIR.items()
+        if name in table and needs.intersection(terms.TERMS[name].needs)  # a custom loss's, too
+        for key in keys
+        if key in table[name]
+    }
     return Objective(
         ce_weights=weights.pop("ce"),
         weights=weights,

@@ -1,5 +1,7 @@
 """One optimizer for each TrainState, by the conventions of its family."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -67,8 +69,14 @@ def build(
     Raises:
       ValueError: unknown optimizer, or a number that cannot be.
     """
-    if lr < 0 or steps < 1:
-        raise InputError(f"lr is {lr} and steps is {steps}, expected lr >= 0 and steps >= 1")
+    if steps < 1:
+        raise InputError(f"steps is {steps}, expected at least 1")
+    numbers = {"lr": lr, "power": power, "weight_decay": weight_decay, "momentum": momentum}
+    numbers |= {"head_lr_mult": head_lr_mult, "clip_norm": clip_norm}
+    for key, value in numbers.items():
+        if not 0 <= value < (1 if key == "momentum" else math.inf):
+            least = "in [0, 1)" if key == "momentum" else "a finite number >= 0"
+            raise InputError(f"{key} is {value}, expected {least}")
     if warmup_steps >= steps:
         raise InputError(f"warmup_steps is {warmup_steps}, expected fewer than steps = {steps}")
     decay = optax.add_decayed_weights(weight_decay, mask=_decayed)

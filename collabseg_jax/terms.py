@@ -156,6 +156,7 @@ TERMS = {
 
 
 NAMES = (*TERMS, "custom")
+OF_PAIR = {name: term.of_pair for name, term in TERMS.items() if isinstance(term, Term)}
 
 
 def find(name: str, options: dict) -> tuple[Term, dict]:

@@ -71,6 +71,30 @@ def test_the_example_of_the_documentation(case, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "my_pkg.my_file")
 
 
+def test_what_it_needs_is_as_the_rows_of_those_losses_say():
+    """Though their own weights are 0."""
+    off = {"weight": 0.0}
+    table = {
+        "ce": {"weight": 1.0},
+        "hfd": off | {"borrowed_grad": True},
+        "mgd": off | {"mask_ratio": 0.5},
+        "custom": {"fn": "a:b", "weight": 1.0, "needs": "mgd,hfd"},
+    }
+    assert objective.build(table).pair_options == {"borrowed_grad": True, "mask_ratio": 0.5}
+    table["custom"]["needs"] = "mgd"
+    assert objective.build(table).pair_options == {"mask_ratio": 0.5}
+
+
+def test_a_file_may_have_what_looks_its_module_up(tmp_path):
+    """Dataclasses do, where annotations are strings."""
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from __future__ import annotations\nimport dataclasses\n\n\n@dataclasses.dataclass\n"
+        "class Mine:\n    x: int\n\n\ndef loss(view):\n    return Mine(3).x\n"
+    )
+    assert losses.load_custom(f"{path}:loss")(None) == 3
+
+
 def write(tmp_path, body):
     path = tmp_path / "mine.py"
     path.write_text(f"import jax.numpy as jnp\n\n\ndef loss(view):\n    {body}\n")

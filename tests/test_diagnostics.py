@@ -78,7 +78,9 @@ def test_spread_by_hand():
     corners = np.array(np.meshgrid(*[[-2, 2]] * 4), np.float32).reshape(4, -1).T[None, None]
     assert diagnostics.spread(corners)["std"] == pytest.approx(2.0)
     assert diagnostics.spread(corners)["rank"] == pytest.approx(4.0)
-    assert diagnostics.spread(np.full_like(corners, 7.0))["std"] == 0.0
+    assert diagnostics.spread(1e-9 * corners)["rank"] == pytest.approx(4.0)  # of any scale
+    constant = diagnostics.spread(np.full_like(corners, 7.0))
+    assert constant["std"] == constant["rank"] == 0.0
 
 
 def test_gradient_norms_are_those_of_a_step_with_one_loss():

@@ -56,10 +56,17 @@ def test_head_learns_faster_and_clipping_is_global():
     assert float(found["head"]["k"][0]) == pytest.approx(-8.0)
 
 
-@pytest.mark.parametrize("options", [{"lr": -1.0}, {"warmup_steps": 10}])
-def test_numbers_that_cannot_be(options):
-    with pytest.raises(ValueError, match="expected"):
-        optim.build("sgd", **{"lr": 0.1, "steps": 10} | options)
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *[("lr", -1.0), ("lr", float("nan")), ("steps", 0), ("warmup_steps", 10), ("power", -1.0)],
+        *[("weight_decay", -1.0), ("momentum", 1.0), ("momentum", -0.5), ("head_lr_mult", -1.0)],
+        *[("clip_norm", -1.0), ("clip_norm", float("inf"))],
+    ],
+)
+def test_numbers_that_cannot_be(key, value):
+    with pytest.raises(ValueError, match=f"{key} is {value}, expected"):
+        optim.build("sgd", **{"lr": 0.1, "steps": 10} | {key: value})
 
 
 def test_unknown_optimizer():

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,8 +33,9 @@ def load(name: str) -> Callable:
     if place.endswith(".py"):
         if not Path(place).is_file():
             raise refuse(f"no file {place}")
-        spec = importlib.util.spec_from_file_location(Path(place).stem, place)
-        module = importlib.util.module_from_spec(spec)
+        # Under a name that shadows no module; dataclasses look their own module up by it.
+        spec = importlib.util.spec_from_file_location(f"custom_loss {place}", place)
+        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)  # an error inside the file surfaces whole
     else:
         try:
