@@ -177,6 +177,16 @@ def test_a_finished_run_of_another_configuration_is_refused(go, tmp_path, key, v
     assert sorted(path.name for path in (tmp_path / "study").iterdir()) == ["alone", "full"]
 
 
+@pytest.mark.parametrize("scored", [{"split": "train"}, {"inference": {"flip": True}}])
+def test_a_run_that_was_scored_otherwise_since_is_refused(go, tmp_path, scored):
+    """Its config.json still says how it was scored at first."""
+    finish_all(make_config(), tmp_path)
+    path = tmp_path / "study/full/0/results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | scored))
+    with pytest.raises(InputError, match=r"full/0/results.json was scored with eval\.(split|flip)"):
+        go(make_config())
+
+
 def test_finished_runs_of_other_data_are_refused(go, tmp_path):
     config = make_config()
     finish_all(config, tmp_path, fingerprints="ffgf")

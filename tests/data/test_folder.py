@@ -1,6 +1,7 @@
 """The data set `folder`: its tree and its classes.txt, right and wrong."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from collabseg_jax import data
 from collabseg_jax.data import decode
-from collabseg_jax.data.builders.folder import parse_classes
+from collabseg_jax.data.builders.folder import Folder, parse_classes
 from collabseg_jax.errors import InputError
 
 from . import folders, trees
@@ -43,6 +44,29 @@ def test_every_encoding_gives_the_ids_worked_out_by_hand(raw, tmp_path):
             difference = found["image"].astype(int) - trees.picture(seed, size)
             assert np.abs(difference).mean() < 8  # JPEG; another picture is at 60 or so
     assert sorted(seen) == sorted(folders.RECORDS)
+
+
+def test_linked_folders_count_at_any_depth(raw, tmp_path):
+    """And a link to a folder that it lies in adds nothing."""
+    for side in ("images", "labels"):
+        there = tmp_path / "elsewhere" / side
+        (there / "deep").mkdir(parents=True)
+        suffix = ".jpg" if side == "images" else ".png"
+        name = next((raw / side / "val").rglob(f"*{suffix}"))
+        shutil.copy(name, there / "deep" / f"new{suffix}")
+        (raw / side / "val" / "linked").symlink_to(there)
+        (there / "around").symlink_to(raw / side / "val")
+    pairs = Folder.find_pairs(raw)["val"]
+    names = [pair.name for pair in pairs]
+    assert "val/linked/deep/new" in names
+    assert len(names) == 3
+
+
+def test_a_name_that_is_no_utf8_is_named(raw):
+    for side in ("images", "labels"):
+        (raw / side / "train" / os.fsdecode(b"caf\xe9.png")).write_bytes(b"x")
+    with pytest.raises(InputError, match=r"caf.udce9\.png.*no UTF-8"):
+        Folder.find_pairs(raw)
 
 
 def test_what_classes_txt_says():
