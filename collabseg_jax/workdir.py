@@ -155,7 +155,8 @@ def recorded_config(workdir, given) -> ml_collections.ConfigDict:
     """The config that a workdir was trained with, but for the free keys that are given.
 
     Args:
-      given: a config of any keys, those of the command line; what it lacks is as recorded.
+      given: a config of any keys, those of the command line; what it lacks is as recorded, but for
+        the mesh: that is all devices along `data`, for they need not be those of the training.
     Raises:
       InputError: nothing was trained there, or a key that is not free is given another value.
     """
@@ -165,6 +166,7 @@ def recorded_config(workdir, given) -> ml_collections.ConfigDict:
     added = {k: v for k, v in ADDED_KEYS.items() if k.rpartition(".")[0] in sections}
     config.update_from_flattened_dict({k: v for k, v in added.items() if k not in recorded})
     recorded = experiment.flatten(config)
+    config.mesh = ml_collections.ConfigDict({"data": -1, "space": 1})
     for key, value in experiment.flatten(given).items():
         if experiment.is_free(key):
             section = key.split(".")[0]

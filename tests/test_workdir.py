@@ -49,10 +49,11 @@ def test_but_not_with_what_it_did_not_have(recorded, key, value):
 
 def test_only_what_is_given_differs_from_the_record(tmp_path):
     config = quickstart.get_config()
-    config.eval.short_side, config.data.raw_dir = 512, "/raw"
+    config.eval.short_side, config.data.raw_dir, config.mesh.space = 512, "/raw", 2
     (tmp_path / "config.json").write_text(json.dumps({"config": config.to_dict()}))
     given = ConfigDict({"eval": {"flip": True}, "data": {"raw_dir": ""}, "seed": 0})
     expected = experiment.flatten(config) | {"eval.flip": True, "data.raw_dir": ""}
+    expected["mesh.space"] = 1  # the devices of today
     assert experiment.flatten(workdir.recorded_config(tmp_path, given)) == expected
     with pytest.raises(InputError, match=r"config\.cnn\.lr is 1\.0, but .* trained with 0\.0"):
         workdir.recorded_config(tmp_path, ConfigDict({"cnn": {"lr": 1.0}}))
