@@ -20,12 +20,14 @@ drive, of links, to be given as `raw_dir`:
   done
 """
 
+from configs.ablations import full_few_labels
 from configs.studies import base
 
 
 def get_config(size="small"):
     """See above."""
-    c = base.get_config("camvid_scratch" if size == "few" else "camvid")
+    pages = (*base.PAGES, full_few_labels) if size == "few" else base.PAGES
+    c = base.get_config("camvid_scratch" if size == "few" else "camvid", pages)
     c.run.batch_size = 8
     c.run.eval.batch_size = 8
     c.run.eval.every = 0  # only at the end
