@@ -20,13 +20,13 @@ drive, of links, to be given as `raw_dir`:
   done
 """
 
-from configs.ablations import full_few_labels
+from configs.ablations import full_strong
 from configs.studies import base
 
 
 def get_config(size="small"):
     """See above."""
-    pages = (*base.PAGES, full_few_labels) if size == "few" else base.PAGES
+    pages = (*base.PAGES, full_strong) if size == "few" else base.PAGES
     c = base.get_config("camvid_scratch" if size == "few" else "camvid", pages)
     c.run.batch_size = 8
     c.run.eval.batch_size = 8

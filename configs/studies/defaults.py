@@ -7,7 +7,7 @@ these 30 are of, not on val: what is chosen here can be reported there. The base
 varied as the method's are.
 """
 
-from configs.ablations import alone, dml, full, full_correct, full_few_labels, kdcl
+from configs.ablations import alone, dml, full, full_correct, full_strong, kdcl
 from configs.studies import base, shapes
 
 FACTORS = {"half": 0.5, "double": 2.0, "quadruple": 4.0, "octuple": 8.0}
@@ -31,7 +31,7 @@ def get_config():
         "long_ramp": {"ramp_steps": c.run.steps // 2},
         **{name: _times(full, factor) for name, factor in FACTORS.items()},
         "double_region_mse": _times(full, 2.0) | mse,
-        "full_few_labels": base.changes(full_few_labels, "quickstart"),
+        "full_strong": base.changes(full_strong, "quickstart"),
         "alone": base.changes(alone, "quickstart"),
         "dml": base.changes(dml, "quickstart"),
         **{f"dml_{name}": _times(dml, factor) for name, factor in FACTORS.items()},

@@ -8,13 +8,13 @@ minutes a run on two CPU cores, with two runs side by side. `few` and `long` are
 and 700 steps (seven).
 """
 
-from configs.ablations import full_few_labels
+from configs.ablations import full_strong
 from configs.studies import base
 
 
 def get_config(size="small"):
     """See above."""
-    c = base.get_config("quickstart", (*base.PAGES, full_few_labels))
+    c = base.get_config("quickstart", (*base.PAGES, full_strong))
     c.run.eval.every = 0  # only at the end
     if size == "small":
         c.run.steps = 400
