@@ -56,5 +56,25 @@ def card_details(config, workdir: Path, spec, name: str, step: int) -> dict:
         scores = results[name]
         details["scores"] = {k: scores[k] for k in ("miou", "pixel_accuracy", "mean_accuracy")}
         details["scores"] |= {"split": results.get("split", config.eval.split), "step": step}
+        details["scored"] = scored(results.get("inference") or config.eval)
         details["per_class"] = scores["iou"]
     return details
+
+
+def scored(how) -> str:
+    """How the images were looked at for the scores, in words.
+
+    Args:
+      how: "short_side", "window", "scales" and "flip", as in `config.eval`.
+    """
+    side = how["short_side"]
+    parts = [f"resized to a shorter side of {side}" if side else "at their own sizes"]
+    if how["window"]:
+        parts.append("in overlapping windows of {}x{} (height x width)".format(*how["window"]))
+    if list(how["scales"]) != [1.0]:
+        parts.append(f"at the scales {', '.join(map(str, how['scales']))}")
+    if how["flip"]:
+        parts.append("mirrored too")
+    plain = parts == ["at their own sizes"]
+    rest = "" if plain else ". The exported model does not do that by itself"
+    return f"The images were seen {', '.join(parts)}{rest}."

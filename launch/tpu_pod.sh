@@ -77,11 +77,19 @@ describe() {
   cloud queued-resources describe "$NAME" "--format=value(state.state)"
 }
 
-# ACTIVE, SUSPENDED (preempted), ...; empty if there is no such slice. A dry run acts as if it had
-# been preempted, to show the longest way.
+# ACTIVE, SUSPENDED (preempted), ...; empty if there is no such slice; silent if Google does not
+# say. A dry run acts as if it had been preempted, to show the longest way.
 state() {
-  if [ -n "${DRY_RUN:-}" ]; then echo SUSPENDED; else describe 2>/dev/null || true; fi
-}
+  local found
+  if [ -n "${DRY_RUN:-}" ]; then
+    echo SUSPENDED
+  elif found=$(describe 2>&1 >&3); then
+    return
+  elif [[ $found != *NOT_FOUND* ]]; then
+    echo "$found" >&2
+    echo silent
+  fi
+} 3>&1
 
 wait_until_active() {
   local found
@@ -218,8 +226,9 @@ on_worker_start() {
 
 on_worker_train() {
   local code=0
-  TFDS_DATA_DIR=~/shared/data .venv/bin/python -m collabseg_jax.main \
-    --coordinator_address=auto "--workdir=$WORKDIR" "$@" &
+  # Without JAX_PLATFORMS, JAX would train on the CPU where it finds no TPU, without a word.
+  TFDS_DATA_DIR=~/shared/data JAX_PLATFORMS="${JAX_PLATFORMS:-tpu,cpu}" \
+    .venv/bin/python -m collabseg_jax.main --coordinator_address=auto "--workdir=$WORKDIR" "$@" &
   echo $! >run.pid
   wait $! || code=$?
   echo "$code" >run.code

@@ -220,13 +220,21 @@ def test_exported_student_gives_the_same_labels(finished, student):
         export.run(config, workdir)
 
 
-def test_scores_of_another_step_are_not_on_the_card(finished):
+def test_scores_of_another_step_are_not_on_the_card(finished, tmp_path):
     workdir, config = finished
     results = json.loads((workdir / "results.json").read_text())
     details = export.card_details(config, workdir, data.get_spec("shapes"), "vit", 6)
     assert "scores" not in details
     details = export.card_details(config, workdir, data.get_spec("shapes"), "vit", 12)
     assert details["scores"]["miou"] == results["vit"]["miou"]
+    assert details["scored"] == "The images were seen at their own sizes."
+    results["inference"] = {"short_side": 512, "window": [], "scales": [0.5, 1.0], "flip": True}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    details = export.card_details(config, tmp_path, data.get_spec("shapes"), "vit", 12)
+    assert details["scored"] == (
+        "The images were seen resized to a shorter side of 512, at the scales 0.5, 1.0, mirrored "
+        "too. The exported model does not do that by itself."
+    )
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,7 @@ def _modules(pairs) -> dict[str, Module]:
 
 def _resnet_config(config: dict | None) -> dict:
     config = config or {}
+    _check_activation(config, "relu")
     if config.get("downsample_in_first_stage"):
         raise InputError(
             "downsample_in_first_stage is true, expected false: F1 is at stride 4 here"
@@ -88,12 +89,18 @@ def _resnet_config(config: dict | None) -> dict:
 
 
 def _mobilenet_config(config: dict | None) -> dict:
+    _check_activation(config or {}, "relu6")
     if config is None or config.get("tf_padding", True):
         raise InputError(
             "tf_padding is true (or there is no config.json beside the weights that says), "
             "expected false: padding is symmetric here, as in torchvision"
         )
     return {"bn_eps": config.get("layer_norm_eps", 1e-3)}
+
+
+def _check_activation(config: dict, expected: str) -> None:
+    if (found := config.get("hidden_act", expected)) != expected:
+        raise InputError(f"config.json has hidden_act={found}, expected {expected}")
 
 
 def _smp_config(config: dict | None) -> dict:

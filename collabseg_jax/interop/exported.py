@@ -53,8 +53,8 @@ def write_card(directory: Path, student: Student, *, use: str, details: dict) ->
     Args:
       directory: where; student: see `Student`.
       use: Markdown, how this format is loaded.
-      details: {"trained_on": text, "scores": {score: number}, "per_class": {class: IoU or None},
-        "config": dict}, all of them optional.
+      details: {"trained_on": text, "scores": {score: number}, "scored": text, "per_class":
+        {class: IoU or None}, "config": dict}, all of them optional.
     """
     scores, per_class = details.get("scores", {}), details.get("per_class", {})
     lines = [f"# {student.name}, {len(student.classes)} classes", ""]
@@ -69,6 +69,7 @@ def write_card(directory: Path, student: Student, *, use: str, details: dict) ->
     if scores:
         lines += ["| score | value |", "|---|---|"]
         lines += [f"| {key} | {_number(value)} |" for key, value in scores.items()]
+        lines += ["", details["scored"]] if "scored" in details else []
     else:
         lines += ["not recorded"]
     lines += ["", "## Classes", "", "| index | class | colour | IoU |", "|---|---|---|---|"]

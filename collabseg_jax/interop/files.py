@@ -64,18 +64,19 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping: it has keys() but cannot be iterated)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, AttributeError, TypeError) as error:  # the last two: float8
         raise InputError(f"pretrained={path}: not a readable .safetensors file: {error}") from error
 
 
 def _read_shards(path: Path) -> dict[str, np.ndarray]:
     try:
-        places = json.loads(path.read_text())["weight_map"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        shards = sorted(set(json.loads(path.read_text())["weight_map"].values()))
+        files = [path.parent / name for name in shards]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"pretrained={path}: not a readable index of shards: {error}") from error
     tensors = {}
-    for name in sorted(set(places.values())):
-        tensors |= _read_safetensors(path.parent / name)
+    for file in files:
+        tensors |= _read_safetensors(file)
     return tensors
 
 
@@ -102,13 +103,16 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict) or not all(
-        isinstance(value, torch.Tensor) for value in content.values()
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
     ):
         raise InputError(f"pretrained={path}: expected a dictionary of tensors (a state_dict)")
-    return {
-        name: (value.float() if value.is_floating_point() else value).numpy()
-        for name, value in content.items()
-    }
+    try:
+        return {
+            name: (value.float() if value.is_floating_point() else value).detach().numpy()
+            for name, value in content.items()
+        }
+    except (RuntimeError, TypeError) as error:  # sparse or quantised ones
+        raise InputError(f"pretrained={path}: expected plain tensors: {error}") from error
 
 
 def _read_config(path: Path) -> dict | None:

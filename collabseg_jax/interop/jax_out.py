@@ -34,7 +34,10 @@ _model = jax.export.deserialize(bytearray((HERE / "model.stablehlo").read_bytes(
 @jax.jit
 def logits(images):
     """uint8 [B, H, W, 3] RGB, sides multiples of LABELS["multiple_of"] -> float32 [B, H, W, K]."""
-    return _model.call(jnp.asarray(images, jnp.uint8))
+    images = jnp.asarray(images)
+    if images.dtype != jnp.uint8:
+        raise TypeError(f"images are {images.dtype}, expected uint8 (0 to 255)")
+    return _model.call(images)
 '''
 
 

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import traverse_util
 
 from collabseg_jax import models
@@ -131,6 +132,11 @@ def _fill(path, weights, layout: Layout, prefix: str, model, flat) -> tuple[dict
     new = {}
     for key in wanted:
         tensor = tensors[sources[key].tensor]
+        if not np.isfinite(tensor).all():
+            raise InputError(
+                f"pretrained={path}: tensor {sources[key].tensor} holds NaN or infinity, expected "
+                "finite numbers"
+            )
         new[key] = jnp.asarray(to_ours(tensor, sources[key], flat[key].shape))
     used = {sources[key].tensor for key in wanted}
     left_out = set(tensors) - used
@@ -149,7 +155,8 @@ def _fill(path, weights, layout: Layout, prefix: str, model, flat) -> tuple[dict
     for option, value in _origin(path, layout, prefix, weights).items():
         if option in layout.head_needs or option == "width":  # seen in what is fresh, or in shapes
             continue
-        if (has := getattr(model, option)) != value:
+        # A model may leave the rates to its decoder.
+        if (has := getattr(model, "rates" if option == "atrous_rates" else option)) != value:
             parts.append(f"they were made with {option}={value}, this model has {has}")
     return new, "; ".join(parts)
 

@@ -103,7 +103,7 @@ def to_transformers(student: Student, directory: Path) -> str:
         directory / "preprocessor_config.json",
         {
             "image_processor_type": "SegformerImageProcessor",
-            "do_resize": False,  # trained and scored at the images' own sizes
+            "do_resize": False,  # the card says at which sizes it was scored
             "do_rescale": True,
             "rescale_factor": 1 / 255,
             "do_normalize": True,
@@ -127,7 +127,7 @@ outputs = model(**processor(images=image, return_tensors="pt"))
 labels = processor.post_process_semantic_segmentation(outputs, [image.size[::-1]])[0]
 ```
 
-Images are not resized: the model was trained and scored at their own sizes."""
+The processor does not resize images; the sizes that the model was scored at stand under Scores."""
 
 
 def to_smp(student: Student, directory: Path) -> str:

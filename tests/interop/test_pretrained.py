@@ -204,6 +204,21 @@ def test_truncated_file(path, size):
     assert "not a readable .safetensors file" in refused(path)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_none(path, value):
+    spoilt = {k: v.copy() for k, v in values().items()}
+    spoilt["features.4.conv.1.1.weight"][5] = value
+    message = refused(files.write(path, spoilt))
+    assert "tensor features.4.conv.1.1.weight holds NaN or infinity" in message
+
+
+@pytest.mark.parametrize("index", ["[]", '{"weight_map": ["a"]}', '{"weight_map": {"a": 3}}'])
+def test_an_index_of_shards_that_is_none(tmp_path, index):
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(InputError, match="not a readable index of shards"):
+        load(tmp_path)
+
+
 def test_not_safetensors(path):
     path.write_bytes(b"PK\x03\x04" + bytes(range(256)) * 8)
     assert "not a readable .safetensors file" in refused(path)

@@ -285,7 +285,14 @@ echo "$3 $4" >>"$STUB/log"
 case "$3 $4" in
   "queued-resources create") echo ACTIVE >"$STUB/state" ;;
   "queued-resources delete") rm -rf "$STUB/state" "$STUB/worker" ;;
-  "queued-resources describe") cat "$STUB/state" ;;
+  "queued-resources describe")
+    if [ -e "$STUB/fault" ]; then
+      rm "$STUB/fault"
+      echo "ERROR: 503" >&2 && exit 1
+    fi
+    if [ ! -e "$STUB/state" ]; then echo "ERROR: NOT_FOUND: no such slice" >&2 && exit 1; fi
+    cat "$STUB/state"
+    ;;
   "tpu-vm scp") mkdir -p "$STUB/worker" && cp "$5" "$STUB/worker" ;;
   "tpu-vm ssh")
     for argument in "$@"; do
@@ -396,6 +403,24 @@ def test_tpu_start_stop_and_status(home, cloud):
         assert run(TPU, "start", cwd=home, env=env).returncode == 0
         cloud.wait_for("worker/collabseg_jax/run.code")
         assert status() == ["ACTIVE", expected]
+
+
+def test_tpu_is_not_resumed_because_google_does_not_answer_once(home, cloud):
+    env = {**cloud.env, "PLAN": "wait 1"}
+    for name in ("create", "copy", "start"):
+        assert run(TPU, name, cwd=home, env=env).returncode == 0
+    cloud.wait_for("ready.0")
+    (cloud.folder / "fault").touch()
+    keep = subprocess.Popen([str(home / TPU), "keep"], cwd=home, env=env, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 30
+    while cloud.log.count("queued-resources describe") < 4:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    keep.kill()
+    assert b"ERROR: 503" in keep.communicate()[1]
+    assert cloud.log.count("tpu-vm scp") == 1
+    assert run(TPU, "status", cwd=home, env=env).stdout.split() == ["ACTIVE", "running"]
+    assert run(TPU, "stop", cwd=home, env=env).returncode == 0
 
 
 def test_tpu_gives_up_after_crashes(home, cloud):

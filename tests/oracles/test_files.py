@@ -49,6 +49,17 @@ def refused(path, name=VIT, **more):
     return str(caught.value)
 
 
+def test_parameters_that_still_want_gradients(tmp_path):
+    """What `dict(model.named_parameters())` saves; without the running statistics."""
+    content = dict(segformer_of_smp().named_parameters())
+    assert "are missing" in refused(save(content, tmp_path / "a.pth"))
+
+
+@pytest.mark.parametrize("content", [{"a": torch.eye(3).to_sparse()}, {0: torch.eye(3)}])
+def test_tensors_of_other_kinds(tmp_path, content):
+    assert "expected" in refused(save(content, tmp_path / "a.pth"))
+
+
 def test_nvlabs_checkpoint(tmp_path):
     module = segformer_of_smp()
     state = as_nvlabs(module.state_dict())
