@@ -22,15 +22,18 @@ def test_nothing_of_it_moves(frozen):
     jax.tree.map(np.testing.assert_array_equal, after[frozen], before[frozen])
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), after[learner], before[learner])
     assert all(jax.tree.leaves(moved["params"]))
+    statistics = jax.tree.leaves(moved.get("batch_stats", {}))
+    assert all(statistics) and bool(statistics) == (learner == "cnn")  # the tiny ViT has none
     learnt = ("hfd", "bsd_region", "bsd_pixel", "grad_norm")
     assert not {f"{frozen}/{key}" for key in learnt} & set(logs)
     assert {f"{learner}/{key}" for key in learnt} <= set(logs)
     assert float(logs[f"{frozen}/total"]) == 0 < float(logs[f"{frozen}/ce"])
 
 
-def test_it_runs_as_in_evaluation():
-    """Its running statistics, no dropout: and what the learner is lent goes through the same."""
-    made = tiny.make_pair(("hfd",), frozen=("cnn",))
+@pytest.mark.parametrize("frozen", [(), ("cnn",)])
+def test_what_is_lent_is_normalised_as_the_stage_normalises(frozen):
+    """By the statistics of what it is given; a frozen partner by its running ones, as all of it."""
+    made = tiny.make_pair(("hfd",), frozen=frozen)
     variables = tiny.init(made)
     rng = np.random.default_rng(0)
     variables["cnn"]["batch_stats"] = jax.tree.map(
@@ -39,15 +42,16 @@ def test_it_runs_as_in_evaluation():
     )
     images = augment.normalize(tiny.make_batch()["image"])
     output, batch_stats = pair.forward(made, variables, images, rng=jax.random.key(2))
-    expected = made.cnn.apply(variables["cnn"], images, train=False)
-    jax.tree.map(np.testing.assert_array_equal, output.students["cnn"], expected)
-    assert set(batch_stats) == {"vit"}
+    assert set(batch_stats) == {"cnn", "vit"} - set(frozen)
+    if frozen:  # as in evaluation: running statistics, no dropout
+        expected = made.cnn.apply(variables["cnn"], images, train=False)
+        jax.tree.map(np.testing.assert_array_equal, output.students["cnn"], expected)
     vit_f1 = output.students["vit"].stages[0]
     _, lent = made.bridges.apply(
         variables["bridges"], output.students["cnn"].stages[0], vit_f1, method="lend"
     )
     through = made.cnn.apply(
-        variables["cnn"], 2, lent, batch_stats=False, drop=False, method="stage"
+        variables["cnn"], 2, lent, batch_stats=not frozen, drop=False, method="stage"
     )
     np.testing.assert_array_equal(output.borrowed["vit"], through)
 
