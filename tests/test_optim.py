@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from collabseg_jax import optim
@@ -54,6 +55,27 @@ def test_head_learns_faster_and_clipping_is_global():
     found = run(tx, 1, params, grads)
     assert float(found["backbone"]["k"][0]) == pytest.approx(-0.6)
     assert float(found["head"]["k"][0]) == pytest.approx(-8.0)
+
+
+def test_gradients_are_clipped_and_not_updates():
+    """Before the moments and the decay; some gradients are above the norm and some below."""
+    start = np.array([[0.5, -0.2, 0.3]], np.float32)
+    params = {"backbone": {"k": start[:, :2]}, "head": {"k": start[:, 2:]}}
+    tx = optim.build("adamw", lr=0.1, steps=10, weight_decay=0.1, head_lr_mult=3.0, clip_norm=1.0)
+    state, found = tx.init(params), params
+    p, m, v = np.array([0.5, -0.2, 0.3]), 0.0, 0.0
+    for t, size in enumerate((4.0, 0.1, 2.0, 0.3)):
+        g = size * np.array([0.6, -0.3, 0.8]) + t / 10
+        wide = g[None].astype(np.float32)
+        grads = {"backbone": {"k": wide[:, :2]}, "head": {"k": wide[:, 2:]}}
+        updates, state = tx.update(grads, state, found)
+        found = optax.apply_updates(found, updates)
+        g = g * min(1.0, 1.0 / np.linalg.norm(g))
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        step = m / (1 - 0.9 ** (t + 1)) / (np.sqrt(v / (1 - 0.999 ** (t + 1))) + 1e-8)
+        p = p - 0.1 * (1 - t / 10) * np.array([1, 1, 3]) * (step + 0.1 * p)
+    got = np.concatenate([found["backbone"]["k"][0], found["head"]["k"][0]])
+    np.testing.assert_allclose(got, p, atol=2e-5)  # 1 - 0.999**t in float32, of four steps
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,41 @@ def test_jitter_and_dropout_draw_from_the_same_keys(monkeypatch):
     )
 
 
+def test_a_step_jitters_and_normalises_and_counts(monkeypatch):
+    """The strengths reach the jitter, its images the students, and the step number the ramp."""
+    built, state = begun("full")
+    batch, seen = tiny.make_batch(shape=(32, 32)), {}
+    jittered = batch["image"][:, ::-1]
+
+    def jitter(images, key, **strengths):
+        seen.update(strengths, image=images)
+        return jittered
+
+    def forward(_, variables, images, *, rng):
+        seen["images"] = images
+        return None, {}
+
+    def evaluate(*_, step, **__):
+        seen["step"] = int(step)
+        raise Seen
+
+    monkeypatch.setattr(augment, "color_jitter", jitter)
+    monkeypatch.setattr(pair, "forward", forward)
+    monkeypatch.setattr(step.objectives, "evaluate", evaluate)
+    with pytest.raises(Seen):
+        step.train_step(
+            state.replace(step=state.step + 3),
+            batch,
+            pair=built.pair,
+            objective=built.objective,
+            optimizers=built.optimizers,
+            jitter={"hue": 0.1, "contrast": 0.4},
+        )
+    assert (seen["hue"], seen["contrast"], seen["step"]) == (0.1, 0.4, 3)
+    np.testing.assert_array_equal(seen["image"], batch["image"])
+    np.testing.assert_array_equal(seen["images"], augment.normalize(jittered))
+
+
 def test_dropout_and_stochastic_depth_drop_the_same():
     """In training mode with one key, both students say the same bits beside any bridges."""
     images = augment.normalize(tiny.make_batch(shape=(32, 32))["image"])

@@ -89,6 +89,23 @@ def test_by_default_all_of_train_as_it_is(make_config, started):
     assert found["objective"].class_weights is None and found["jitter"]["hue"] == 0
 
 
+def test_what_batches_are_drawn_by_reaches_them(make_config, started):
+    given = {
+        "seed": 7,
+        "batch_size": 12,
+        "data.crop": (64, 32),
+        "data.scale": (0.4, 1.7),
+        "data.flip": False,
+        "data.cat_max_ratio": 0.6,
+    }
+    found = started(make_config(**given))
+    expected = {
+        **{"seed": 7, "batch_size": 12, "crop": (64, 32), "scale_range": (0.4, 1.7)},
+        **{"flip": False, "cat_max_ratio": 0.6, "start_step": 0},
+    }
+    assert {key: found[key] for key in expected} == expected
+
+
 def test_every_option_reaches_the_run(make_config, started, capfd):
     found = started(make_config(**ALL))
     everything = make_config(**ALL | {"data.subset": ""})

@@ -112,6 +112,38 @@ def test_a_crop_of_one_class_is_drawn_again():
     assert mixed(0.9) > 2 * mixed(1.0)
 
 
+def test_scales_and_places_are_uniform():
+    """Both ends of the range, both ends of both axes; pixels say where they come from."""
+    rows, columns = np.mgrid[0:80, 0:120]
+    image = np.stack([rows * 3, columns * 2, rows * 0], -1).astype(np.uint8)
+    label = np.zeros((80, 120), np.uint8)
+    scales, tops, lefts = [], [], []
+    for seed in range(400):
+        seen, _ = augment(image, label, seed, scale_range=(0.5, 2.0), cat_max_ratio=1.0)
+        seen = seen.astype(float)
+        scales.append(2 / np.polyfit(np.arange(48), seen[20, :, 1], 1)[0])
+        room = 80 * scales[-1] - 40, 120 * scales[-1] - 48
+        tops.append(seen[0, 0, 0] / 3 * scales[-1] / max(room[0], 1))
+        lefts.append(seen[0, 0, 1] / 2 * scales[-1] / max(room[1], 1))
+    assert min(scales) < 0.53 and max(scales) > 1.97
+    # Four standard deviations of the mean of 400 uniform draws.
+    assert abs(np.mean(scales) - 1.25) < 4 * 1.5 / 12**0.5 / 20
+    large = np.array(scales) > 0.7  # with room to move
+    for places in (np.array(tops)[large], np.array(lefts)[large]):
+        assert abs(places.mean() - 0.5) < 4 / 12**0.5 / len(places) ** 0.5 + 0.02
+        assert places.min() < 0.05 and places.max() > 0.95
+
+
+def test_void_is_no_class_that_a_crop_could_have_too_much_of():
+    label = np.full((40, 48), 255, np.uint8)
+    label[:, ::8], label[:, 1::8] = 0, 1  # half and half of what is labelled
+    image = trees.picture(0, (200, 200))
+    label = np.tile(label, (5, 5))[:200, :200]
+    for seed in range(20):
+        drawn = [augment(image, label, seed, cat_max_ratio=r)[1] for r in (0.75, 1.0)]
+        np.testing.assert_array_equal(*drawn)  # the first draw is taken
+
+
 def test_an_unlabelled_image_passes():
     label = np.full((60, 60), 255, np.uint8)
     _, found = augment(trees.picture(0, (60, 60)), label, cat_max_ratio=0.5)
