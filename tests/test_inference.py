@@ -10,11 +10,12 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from collabseg_jax import augment, data, evaluate, inference, sharding
+from collabseg_jax import augment, data, evaluate, inference, predict, sharding
 from collabseg_jax.data.decode import decode_record
 from collabseg_jax.errors import InputError
 from collabseg_jax.inference import Inference
 from collabseg_jax.models.outputs import SegOutput
+from configs import quickstart
 from tests.data import trees
 
 SPEC = data.get_spec("camvid")
@@ -251,6 +252,35 @@ def test_scores_equal_numpy(how, short_side, max_shapes, padded):
         iou = [float(h / u) if u else None for h, u in zip(hits, union, strict=True)]
         assert list(results[name]["iou"].values()) == iou
         assert results[name]["pixel_accuracy"] == hits.sum() / count.sum()
+
+
+@pytest.mark.parametrize(
+    ("long_side", "short_side", "seen", "shapes"),
+    [
+        (64, 0, (43, 64), {}),
+        (64, 0, (43, 64), {"seen_shape": (50, 70), "map_shape": (110, 160)}),
+        (1024, 60, (60, 90), {}),
+        (1024, 0, (100, 150), {}),
+    ],
+    ids=["shrunk", "shrunk and padded", "short side", "own size"],
+)
+def test_predictions_of_pictures_of_any_size(monkeypatch, long_side, short_side, seen, shapes):
+    config = quickstart.get_config()
+    config.predict.long_side, config.eval.short_side = long_side, short_side
+    part = types.SimpleNamespace(variables={})
+    restored = types.SimpleNamespace(pair=Pair()), types.SimpleNamespace(cnn=part, vit=part)
+    monkeypatch.setattr(predict.experiment, "restore", lambda *_, **__: restored)
+    monkeypatch.setattr(predict.workdirs, "recorded_spec", lambda _: SPEC)
+    image = trees.picture(3, (100, 150))
+    small = image
+    if seen != (100, 150):
+        small = cv2.resize(image, seen[::-1], interpolation=cv2.INTER_AREA)
+    room = [(0, n - m) for n, m in zip(shapes.get("seen_shape", seen), seen, strict=True)]
+    small = np.pad(small, (*room, (0, 0)), mode="reflect")
+    for name, (labels, certain) in expected_maps(small, Inference(), seen, (100, 150)).items():
+        found = predict.predictor("", config, name)(image, **shapes)
+        assert found.shape == (100, 150) and certain.mean() > 0.99
+        np.testing.assert_array_equal(found[certain], labels[certain])
 
 
 @pytest.mark.parametrize(

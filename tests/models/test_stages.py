@@ -7,8 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import errors
+from flax import linen as nn
+from flax.traverse_util import flatten_dict as flatten
 from jax.extend import core
 
+from collabseg_jax.models.layers import BatchNorm
 from tests.models import cases
 
 CNN, MOBILE, VIT = "deeplabv3plus_resnet18", "deeplabv3plus_mobilenet_v2", "segformer_b0"
@@ -62,6 +65,29 @@ def test_stage_shapes(name, strides, size):
     ]
     assert output.embedding.shape == (2, *grids[0], 256)
     assert output.logits.shape == (2, *grids[0], 5)
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *[(name, {}) for name in (CNN, MOBILE, VIT)],
+        *[(CNN, {"decoder": "smp"}), (CNN, {"separable": False}), (VIT, {"head": "plain"})],
+    ],
+)
+def test_every_norm_is_in_the_mode_of_the_student(name, options, train):
+    """Those of the batch in training, also deep inside the heads; the running ones else."""
+    norms = [key for key in flatten(cases.shapes(cases.model(name, **options))) if key[-1] == "var"]
+    modes = []
+
+    def note(call, arguments, keywords, context):
+        if isinstance(context.module, BatchNorm) and context.method_name == "__call__":
+            modes.append(keywords["batch_stats"])
+        return call(*arguments, **keywords)
+
+    with nn.intercept_methods(note):
+        abstract(name, (64, 64), train=train, rngs={"dropout": jax.random.key(0)}, **options)
+    assert norms and modes == [train] * len(norms)
 
 
 def test_wide_segformer_embedding():
