@@ -59,12 +59,12 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
         losses.load_custom(config.losses.custom.fn)  # before any work: it may not be there
     mesh = shardings.make_mesh(**config.mesh)
     layout = shardings.train_layout(mesh, batch_size=config.batch_size, crop=config.data.crop)
-    device = f"{jax.device_count()} {jax.devices()[0].device_kind}"
-    console(f"training on {device} device(s) of {jax.process_count()} process(es)")
     prepared = experiment.prepare_data(config)
     spec = prepared.spec  # of the copy: label files of a data set may vary
     trained_on = training_data.choose(config, prepared)
     eval_source = prepared.source(config.eval.split)
+    device = f"{jax.device_count()} {jax.devices()[0].device_kind}"
+    console(f"training on {device} device(s) of {jax.process_count()} process(es)")
     checkpoints = Checkpoints(workdir, every=config.checkpoint.every, keep=config.checkpoint.keep)
     begins = distributed.from_first(len(checkpoints.steps())) == 0  # the same in all processes
     fresh = experiment.initial_state(config, built, mesh) if begins else None

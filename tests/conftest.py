@@ -21,6 +21,19 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _cache.name)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 
+# Of few tests that take long. Where files are shared out (`-n 2 --dist=loadfile
+# --no-loadscope-reorder`), a process that comes to one of these last would end alone.
+LONG = (
+    *("test_processes.py", "test_devices.py", "test_run.py", "test_remat.py", "test_gradients.py"),
+    *("test_checkpoints.py", "test_disk.py", "test_clock.py", "test_folder_run.py"),
+)
+
+
+def pytest_collection_modifyitems(items):
+    """The long files first."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
     """Where the first run prepares the data of all."""

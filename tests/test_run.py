@@ -84,7 +84,7 @@ def test_interrupted_run_ends_in_the_same_bits(finished, data_dir, tmp_path, mon
     assert steps == [2, 4, 6, 8, 10, 12]
 
 
-@pytest.mark.parametrize("evaluation", [1, 2])
+@pytest.mark.parametrize("evaluation", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_sigterm_ends_an_evaluation(finished, tmp_path, monkeypatch, evaluation):
     """At once; the state is saved, and the run continues to the same bits."""
     workdir, config = finished
@@ -124,9 +124,13 @@ def test_eval_mode_equals_the_last_evaluation(finished):
 
 def test_best_checkpoint_can_be_asked_for(finished, data_dir, monkeypatch):
     workdir, _ = finished
-    monkeypatch.setattr(Checkpoints, "best_step", lambda self: self.steps()[0])  # not the latest
+    asked = []
+    monkeypatch.setattr(
+        Checkpoints, "best_step", lambda self: asked.append(self.steps()[0]) or asked[0]
+    )
     config = tiny.make_config(data_dir, **{"eval.checkpoint": "best"})
-    assert evaluate.run(config, workdir)["step"] == 6
+    assert [evaluate.run(config, workdir)["step"]] == asked
+    assert asked[0] < 12  # not the latest
 
 
 def test_other_configuration_is_refused_by_name(finished, data_dir):

@@ -41,7 +41,10 @@ def lose_the_checksum(folder):
     os.truncate(folder / "_CHECKPOINT_METADATA", 0)
 
 
-DAMAGES = (flip_a_bit, cut_short, empty_the_manifest, lose_the_arrays, lose_the_checksum)
+DAMAGES = (
+    *(flip_a_bit, lose_the_arrays, lose_the_checksum),
+    *(pytest.param(damage, marks=pytest.mark.slow) for damage in (cut_short, empty_the_manifest)),
+)
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda f: f.__name__)

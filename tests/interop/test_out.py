@@ -73,7 +73,7 @@ def test_transformers_directory(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [STUDENTS[0], pytest.param(*STUDENTS[1], marks=pytest.mark.slow), STUDENTS[2]],
+    [STUDENTS[0], *(pytest.param(*student, marks=pytest.mark.slow) for student in STUDENTS[1:])],
 )
 def test_stablehlo_needs_only_jax(name, options, tmp_path):
     variables = export(name, tmp_path / "out", "stablehlo", options)
@@ -208,7 +208,9 @@ def test_a_disk_that_cannot_take_it(options, reason, tmp_path):
     assert left == "[]"
 
 
-@pytest.mark.parametrize(("name", "options"), STUDENTS)
+@pytest.mark.parametrize(
+    ("name", "options"), [*STUDENTS[:2], pytest.param(*STUDENTS[2], marks=pytest.mark.slow)]
+)
 def test_onnx(name, options, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs the onnx extra")
     pytest.importorskip("jax2onnx", reason="needs the onnx extra")

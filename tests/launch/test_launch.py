@@ -38,7 +38,11 @@ echo "out $run"
 echo "err $run" >&2
 plan=($PLAN)
 case ${plan[run]} in
-  wait) trap 'kill $!; echo "saved $run"; exit 0' TERM; touch "$STUB/ready.$run"; sleep 60 & wait ;;
+  wait)
+    trap 'kill $!; echo "saved $run"; exit 0' TERM
+    touch "$STUB/ready.$run"
+    /bin/sleep 60 & wait
+    ;;
   deaf) trap '' TERM; touch "$STUB/ready.$run"; for ((i = 0; i < 600; i++)); do sleep 0.1; done ;;
   done) mkdir -p "$WORKDIR" && touch "$WORKDIR/results.json" ;;
   *) exit "${plan[run]}" ;;

@@ -51,7 +51,10 @@ def kept(run, shapes):
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(fn, params)))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if "mobilenet" in name else name for name in NAMES],
+)
 def test_less_is_kept_of_the_same_network(name):
     (plain, run), (remat, again) = parts(name, False), parts(name, True)
     assert jax.tree.structure(plain) == jax.tree.structure(remat)
@@ -59,7 +62,9 @@ def test_less_is_kept_of_the_same_network(name):
     assert kept(again, remat) - parameters < 0.75 * (kept(run, plain) - parameters)
 
 
-@pytest.mark.parametrize("name", ["deeplabv3plus_resnet18", "segformer_b0"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("deeplabv3plus_resnet18", marks=pytest.mark.slow), "segformer_b0"]
+)
 def test_gradients_and_running_statistics_are_the_same(name):
     found = []
     with jax.enable_x64(True):

@@ -17,7 +17,13 @@ def assert_same_tensors(module, original):
             assert torch.equal(got[name], value), name
 
 
-@pytest.mark.parametrize("variant", list(originals.MIT_SHAPES))
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(variant, marks=pytest.mark.slow) if variant in ("b3", "b4") else variant
+        for variant in originals.MIT_SHAPES
+    ],
+)
 def test_segformer_to_transformers(variant, tmp_path):
     original, name = originals.segformer(variant), f"segformer_{variant}"
     original.save_pretrained(tmp_path / "original")
