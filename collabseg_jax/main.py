@@ -192,6 +192,7 @@ def cli() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     runtime.keep_compiled_programs()
     runtime.keep_freed_memory()
+    runtime.collect_garbage_less_often()
     try:
         code = _main(sys.argv)  # config_flags reads sys.argv too, so it cannot be another list
     except InputError as error:

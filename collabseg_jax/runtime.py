@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import hashlib
 import os
 from pathlib import Path
@@ -41,3 +42,12 @@ def keep_freed_memory() -> None:
         mallopt(M_ARENA_MAX, 1)  # further arenas, those of threads, can hold 64 MiB at most
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def collect_garbage_less_often() -> None:
+    """Has Python look for unreachable cycles after 10,000 new objects, not after 700 or 2000.
+
+    Tracing a step makes millions of objects, nearly all of which stay: a quarter of its time went
+    to looking through them.
+    """
+    gc.set_threshold(10_000)

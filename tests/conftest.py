@@ -9,6 +9,8 @@ import tempfile
 
 import pytest
 
+from collabseg_jax import runtime
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Machine code that LLVM does not optimise is made in half the time and is used once or twice here.
 # What XLA itself does to a program stays the same.
@@ -19,6 +21,7 @@ for _name, _value in FLAGS.items():
 _cache = tempfile.TemporaryDirectory(prefix="collabseg-test-cache-")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _cache.name)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+runtime.collect_garbage_less_often()  # as the command line does
 
 
 # Of few tests that take long. Where files are shared out (`-n 2 --dist=loadfile
