@@ -36,3 +36,17 @@ def changes(page, name):
         for key in after[row]
         if after[row][key] != before[row][key]
     }
+
+
+def weighted(page, name, factor, **keys):
+    """What a page changes in a config, its losses with `factor` times the quickstart's weights.
+
+    Further keywords are keys of each of these losses.
+    """
+    losses = page.get_config("quickstart").losses
+    changed = changes(page, name)
+    for row in losses:
+        if row != "ce" and losses[row].weight:
+            values = {"weight": round(factor * losses[row].weight, 6), **keys}
+            changed |= {f"losses.{row}.{key}": value for key, value in values.items()}
+    return changed

@@ -7,7 +7,9 @@
 `small` is for a laptop: images of half the size (180x240), 300 steps, about 2 minutes a run on two
 CPU cores. `gpu` is configs/camvid.py at full size with 2000 steps of 8 crops, for one GPU. `few` is
 as `small`, but with 37 of the 367 labelled images, seen 86 times each in 400 steps, and with
-ResNet-18 from scratch beside the MiT (configs/camvid_scratch.py).
+ResNet-18 from scratch beside the MiT (configs/camvid_scratch.py). `weights` varies the weights in
+`small`, as often for each baseline as for the method: all times 0.3, 1 and 3, where 1 stands for
+the weights of the quickstart, and what the CNN learns times 1 and 0.1.
 
 Settings are chosen on a drive that is held out of the training images, not on val: 0006R0, 101 of
 the 367. The first part of a name says the drive (val is of 0016E5). A folder whose `val` is that
@@ -20,7 +22,7 @@ drive, of links, to be given as `raw_dir`:
   done
 """
 
-from configs.ablations import full_strong
+from configs.ablations import alone, dml, full, full_strong, kdcl
 from configs.studies import base
 
 
@@ -32,7 +34,7 @@ def get_config(size="small"):
     c.run.eval.batch_size = 8
     c.run.eval.every = 0  # only at the end
     c.run.checkpoint.every = 150
-    if size in ("small", "few"):
+    if size in ("small", "few", "weights"):
         c.run.steps = 300
         c.run.data.crop = (96, 128)
         c.run.data.scale = (0.375, 0.75)
@@ -43,8 +45,18 @@ def get_config(size="small"):
         c.run.precision = "bfloat16"
         c.run.data.workers = 4
     else:
-        raise ValueError(f"unknown size {size!r} of this study; valid: small, few, gpu")
+        raise ValueError(f"unknown size {size!r} of this study; valid: small, few, weights, gpu")
     if size == "few":
         c.run.steps = 400
         c.run.data.subset = "0.1"
+    if size == "weights":
+        c.seeds = (1,)
+        c.arms = {"alone": base.changes(alone, "camvid"), "full": {}} | {
+            f"{page.__name__.split('.')[-1]}_{factor}_{cnn}": base.weighted(
+                page, "camvid", factor, cnn=cnn
+            )
+            for page in (dml, kdcl, full)
+            for factor in (0.3, 1.0, 3.0)
+            for cnn in (1.0, 0.1)
+        }
     return c

@@ -29,24 +29,19 @@ def get_config():
         "correct": base.changes(full_correct, "quickstart"),
         "no_ramp": {"ramp_steps": 0},
         "long_ramp": {"ramp_steps": c.run.steps // 2},
-        **{name: _times(full, factor) for name, factor in FACTORS.items()},
-        "double_region_mse": _times(full, 2.0) | mse,
+        **{name: base.weighted(full, "quickstart", factor) for name, factor in FACTORS.items()},
+        "double_region_mse": base.weighted(full, "quickstart", 2.0) | mse,
         "full_strong": base.changes(full_strong, "quickstart"),
         "alone": base.changes(alone, "quickstart"),
         "dml": base.changes(dml, "quickstart"),
-        **{f"dml_{name}": _times(dml, factor) for name, factor in FACTORS.items()},
+        **{
+            f"dml_{name}": base.weighted(dml, "quickstart", factor)
+            for name, factor in FACTORS.items()
+        },
         "kdcl": base.changes(kdcl, "quickstart"),
-        **{f"kdcl_{name}": _times(kdcl, factor) for name, factor in FACTORS.items()},
+        **{
+            f"kdcl_{name}": base.weighted(kdcl, "quickstart", factor)
+            for name, factor in FACTORS.items()
+        },
     }
     return c
-
-
-def _times(page, factor):
-    """What a page changes, all of its weights but that of cross-entropy times `factor`."""
-    losses = page.get_config("quickstart").losses
-    weights = {
-        f"losses.{name}.weight": factor * losses[name].weight
-        for name in losses
-        if name != "ce" and losses[name].weight
-    }
-    return base.changes(page, "quickstart") | weights
