@@ -112,7 +112,9 @@ def test_an_ablation_of_no_config():
         ablations.start("camvdi")
 
 
-@pytest.mark.parametrize("name", [*STUDIES, "camvid:few", "camvid:weights", "camvid:gpu"])
+@pytest.mark.parametrize(
+    "name", [*STUDIES, "shapes:few", "camvid:few", "camvid:weights", "camvid:gpu"]
+)
 def test_every_arm_of_every_study_builds(name, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     name, *size = name.split(":")

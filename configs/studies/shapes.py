@@ -4,11 +4,11 @@
 
 `small`, the default, is the quickstart at three quarters of its size and 400 steps: two to three
 minutes a run on two CPU cores, with two runs side by side. `few` and `long` are at its own size:
-`few` with 30 of the 600 labelled scenes, seen 80 times each (four minutes a run), `long` with all
-and 700 steps (seven).
+`few` with 30 of the 600 labelled scenes, seen 80 times each (four minutes a run), and with the
+weights of the baselines that defaults.py chose as well; `long` with all and 700 steps (seven).
 """
 
-from configs.ablations import full_strong
+from configs.ablations import dml, full_strong, kdcl
 from configs.studies import base
 
 
@@ -24,6 +24,8 @@ def get_config(size="small"):
     elif size == "few":
         c.run.steps = 400
         c.run.data.subset = "0.05"
+        c.arms["dml_double"] = base.weighted(dml, "quickstart", 2.0)
+        c.arms["kdcl_quadruple"] = base.weighted(kdcl, "quickstart", 4.0)
     elif size == "long":
         c.run.steps = 700
     else:
