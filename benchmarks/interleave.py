@@ -29,6 +29,8 @@ class Program:
         while "=" in words[0]:
             key, value = words.pop(0).split("=", 1)
             environment[key] = value
+        # All programs are there at the same time: none may take most of a GPU's memory for itself.
+        environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         words[0] = str(Path(__file__).parent / words[0])
         self._process = subprocess.Popen(
             [environment.pop("PYTHON", sys.executable), *words, "--serve"],
@@ -82,7 +84,7 @@ def main():
     }
     base = a.sum.split(",") if a.sum else [next(iter(programs))]
     print(f"{a.rounds} rounds; ratios beside {' + '.join(base)}")
-    print("program | ms | cpu ms | ratio (extremes) | cpu ratio | memory GB | compile s")
+    print("program | ms | cpu ms | ratio (extremes) | cpu ratio | memory GB | compile s | device")
     for name, program in programs.items():
         ratios = {}
         for key, times in of.items():
@@ -94,8 +96,13 @@ def main():
             f"{statistics.median(of['cpu_ms'][name]):.0f} | "
             f"{statistics.median(r):.2f} ({min(r):.2f} to {max(r):.2f}) | "
             f"{statistics.median(ratios['cpu_ms']):.2f} | "
-            f"{program.turns[-1]['rss_gb']:.2f} | {program.facts.get('compile_s', '-')}"
+            f"{program.turns[-1]['rss_gb']:.2f} | {program.facts.get('compile_s', '-')} | "
+            f"{program.facts.get('device', '-')}{_device_memory(program.turns[-1])}"
         )
+
+
+def _device_memory(turn: dict) -> str:
+    return f", {turn['device_gb']:.2f} GB" if turn["device_gb"] is not None else ""
 
 
 if __name__ == "__main__":

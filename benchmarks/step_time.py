@@ -4,7 +4,8 @@
       --separable=false --classes=21 --batch=2 --crop=256,256 --precision=float32 --losses=full
 
 With --serve its standard output carries only JSON lines: its facts first, then for each line `go`
-on standard input {"ms", "cpu_ms", "rss_gb"}, until `quit`; so two programs can be interleaved.
+on standard input {"ms", "cpu_ms", "rss_gb", "device_gb"}, until `quit`; so two programs can be
+interleaved.
 """
 
 import argparse
@@ -97,6 +98,7 @@ def build(a):
         part, model, tx = getattr(created, a.solo), getattr(pair, a.solo), optimizers[a.solo]
         fn = jax.jit(functools.partial(solo_step, model=model, tx=tx), donate_argnums=(0, 1, 2))
         carry = (part.params, part.opt_state, part.batch_stats)
+        batch = jax.device_put(batch)
         compiled = fn.lower(*carry, created.rng, batch).compile()
 
         def run(carry):
@@ -144,7 +146,11 @@ def main():
         nonlocal carry
         carry = run(carry)
 
-    timing.measure(once, facts, batch=a.batch, steps=a.steps, serve=a.serve)
+    def device_gb():
+        stats = jax.devices()[0].memory_stats()  # None where its memory is the host's
+        return stats and stats["peak_bytes_in_use"] / 1e9
+
+    timing.measure(once, facts, batch=a.batch, steps=a.steps, serve=a.serve, device_gb=device_gb)
 
 
 if __name__ == "__main__":

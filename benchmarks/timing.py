@@ -7,7 +7,7 @@ import sys
 import time
 
 
-def measure(step, facts: dict, *, batch: int, steps: int, serve: bool, at_end=dict) -> None:
+def measure(step, facts: dict, *, batch: int, steps: int, serve: bool, device_gb=None) -> None:
     """Time `step`, a function that does one and waits for it, and print one JSON object.
 
     Args:
@@ -15,18 +15,18 @@ def measure(step, facts: dict, *, batch: int, steps: int, serve: bool, at_end=di
       batch: images in a step.
       steps: how many to time, after three that are not.
       serve: print the facts first, then for each line `go` on standard input {"ms", "cpu_ms",
-        "rss_gb"}, until `quit`.
-      at_end: () -> further facts.
+        "rss_gb", "device_gb"}, until `quit`.
+      device_gb: () -> the most memory that the device has had, if it is not the host's.
     """
     for _ in range(3):
         step()
     if serve:
         print(json.dumps(facts), flush=True)
         while sys.stdin.readline().strip() == "go":
-            print(json.dumps(_timed(step)), flush=True)
+            print(json.dumps(_timed(step, device_gb)), flush=True)
         return
     before = resource.getrusage(resource.RUSAGE_SELF)
-    turns = [_timed(step) for _ in range(steps)]
+    turns = [_timed(step, device_gb) for _ in range(steps)]
     after = resource.getrusage(resource.RUSAGE_SELF)
     median = statistics.median(turn["ms"] for turn in turns)
     facts |= {"step_ms": median, "images_per_s": batch * 1e3 / median}
@@ -35,13 +35,14 @@ def measure(step, facts: dict, *, batch: int, steps: int, serve: bool, at_end=di
         "system_ms": (after.ru_stime - before.ru_stime) * 1e3 / steps,
         "page_faults": (after.ru_minflt - before.ru_minflt) / steps,
     }
-    print(json.dumps({**facts, "rss_gb": turns[-1]["rss_gb"], **at_end()}))
+    print(json.dumps({**facts, **{k: turns[-1][k] for k in ("rss_gb", "device_gb")}}))
 
 
-def _timed(step) -> dict:
+def _timed(step, device_gb) -> dict:
     cpu, began = time.process_time(), time.perf_counter()
     step()
     ms, cpu_ms = (time.perf_counter() - began) * 1e3, (time.process_time() - cpu) * 1e3
     # The most that the process has had, compiling included.
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    return {"ms": ms, "cpu_ms": cpu_ms, "rss_gb": rss}
+    on_device = device_gb and device_gb()
+    return {"ms": ms, "cpu_ms": cpu_ms, "rss_gb": rss, "device_gb": on_device}

@@ -142,9 +142,7 @@ def main():
         batch=a.batch,
         steps=a.steps,
         serve=a.serve,
-        at_end=lambda: (
-            {"device_memory_gib": torch.cuda.max_memory_allocated() / 2**30} if cuda else {}
-        ),
+        device_gb=(lambda: torch.cuda.max_memory_allocated() / 1e9) if cuda else None,
     )
 
 

@@ -1,6 +1,7 @@
 """`--mode=compile`: one training step compiled, and not run, for devices that need not be here."""
 
 import contextlib
+import math
 import os
 import re
 import time
@@ -54,7 +55,7 @@ def run(config) -> dict:
     except jax.errors.JaxRuntimeError as error:
         found |= _too_large(error)
     else:
-        found |= _costs(compiled)
+        found |= _costs(compiled, None if topology else devices[0].memory_stats())
     found["compile_s"] = time.perf_counter() - began
     print(_text(config, found))
     return found
@@ -89,11 +90,15 @@ def _batch(config, layout) -> dict:
     }
 
 
-def _costs(compiled) -> dict:
+def _costs(compiled, stats: dict | None) -> dict:
+    """`stats` are of a device that is here and tells how much memory it has."""
     memory, costs = compiled.memory_analysis(), compiled.cost_analysis() or {}
     flops = costs.get("flops", -1)
     kept = memory.output_size_in_bytes - memory.alias_size_in_bytes
     peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes + kept
+    limit = (stats or {}).get("bytes_limit", math.inf)
+    if peak > limit:  # a compiler for GPUs compiles it all the same
+        return {"fits": False, "needs_gib": peak / GIB, "has_gib": limit / GIB}
     return {
         "fits": True,
         "arguments_gib": memory.argument_size_in_bytes / GIB,

@@ -15,14 +15,16 @@ def keep_compiled_programs() -> None:
     """Has JAX keep what it compiles, so that only the first run of a configuration compiles.
 
     In $JAX_COMPILATION_CACHE_DIR or ~/.cache/collabseg_jax, in a folder for this kind of processor:
-    programs for CPUs use what the one they were compiled on can do. JAX's own variables decide the
-    rest; JAX_ENABLE_COMPILATION_CACHE=0 turns it off.
+    programs for CPUs use what the one they were compiled on can do. Where JAX_PLATFORMS names a GPU
+    or TPU first there is one folder for all, as process 0 alone writes it for hosts of any kind.
+    JAX's own variables decide the rest; JAX_ENABLE_COMPILATION_CACHE=0 turns it off.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "collabseg_jax"
-    with contextlib.suppress(OSError, StopIteration):
-        with open("/proc/cpuinfo") as file:
-            flags_line = next(line for line in file if line.startswith(("flags", "Features")))
-        cache /= hashlib.sha256(flags_line.encode()).hexdigest()[:8]
+    if not os.environ.get("JAX_PLATFORMS", "").startswith(("cuda", "rocm", "tpu")):
+        with contextlib.suppress(OSError, StopIteration):
+            with open("/proc/cpuinfo") as file:
+                flags_line = next(line for line in file if line.startswith(("flags", "Features")))
+            cache /= hashlib.sha256(flags_line.encode()).hexdigest()[:8]
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 

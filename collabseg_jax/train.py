@@ -111,7 +111,7 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
             with waits.on("data"):  # while the device works
                 batch = layout.place(next(batches)) if step < config.steps else None
             # Reading a value every step keeps the host from running ahead (and two CPU processes
-            # from hanging); it costs nothing where the step is longer than the dispatch.
+            # from hanging). It costs the time that a dispatch takes.
             with waits.on("device"):
                 errors = {name: float(logs[f"{name}/ce"]) for name in STUDENTS}
             note = "  ".join(f"{name} ce {value:.3f}" for name, value in errors.items())

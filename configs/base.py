@@ -12,7 +12,9 @@ def get_config():
     c.seed = 0
     c.steps = 1000
     c.batch_size = 8  # of all devices together
-    c.precision = "float32"  # of the compute: float32 | bfloat16
+    # Of the compute: float32 | bfloat16. Products of float32 are TF32 on recent GPUs and bfloat16
+    # on TPUs, unless JAX_DEFAULT_MATMUL_PRECISION=highest.
+    c.precision = "float32"
     c.warmup_steps = -1  # of the ViT's and the bridges' learning rate; -1: a twentieth of steps
     c.ramp_steps = -1  # of all weights but ce's; -1: a quarter of steps
     c.remat = False  # work the insides of encoder blocks out again on the way back: less memory

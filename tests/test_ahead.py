@@ -75,6 +75,16 @@ def test_what_the_compiler_says_of_a_program_that_does_not_fit():
         ahead._too_large(jax.errors.JaxRuntimeError("UNIMPLEMENTED: no"))
 
 
+@pytest.mark.parametrize("limit", [100 * 2**30, 1000])
+def test_memory_of_a_device_that_is_here(limit):
+    """A compiler for GPUs compiles what does not fit: only the device says how much it has."""
+    compiled = jax.jit(lambda x: x + 1).lower(jnp.zeros(1000)).compile()
+    found = ahead._costs(compiled, {"bytes_limit": limit})
+    assert found["fits"] == (limit > 8000)
+    if not found["fits"]:
+        assert found == {"fits": False, "needs_gib": 8000 / 2**30, "has_gib": 1000 / 2**30}
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not TPU, reason="needs libtpu (the extra tpu)")
 def test_tpus_that_are_not_here():

@@ -50,9 +50,13 @@ def test_freed_memory_is_kept_unless_the_environment_decides():
 
 def test_compiled_programs_are_kept_where_the_person_says(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-    runtime.keep_compiled_programs()
-    assert os.environ["JAX_COMPILATION_CACHE_DIR"].startswith(f"{tmp_path}/collabseg_jax")
+    for platforms in ("cpu", "cuda,cpu"):
+        monkeypatch.setenv("JAX_PLATFORMS", platforms)
+        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+        runtime.keep_compiled_programs()
+        of_the_processor = os.environ["JAX_COMPILATION_CACHE_DIR"] != f"{tmp_path}/collabseg_jax"
+        assert of_the_processor == (platforms == "cpu" and os.path.exists("/proc/cpuinfo"))
+        assert os.environ["JAX_COMPILATION_CACHE_DIR"].startswith(f"{tmp_path}/collabseg_jax")
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")
     runtime.keep_compiled_programs()
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "/elsewhere"

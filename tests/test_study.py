@@ -19,7 +19,8 @@ from pathlib import Path
 [to] = [Path(a.partition("=")[2]) for a in sys.argv if a.startswith("--workdir=")]
 ready = Path(os.environ["FAKES"], to.parent.name, to.name)
 cores = sorted(getattr(os, "sched_getaffinity", lambda _: ())(0))
-print("GPUs", os.environ.get("CUDA_VISIBLE_DEVICES"), "cores", *cores)
+gpus, platforms = map(os.environ.get, ("CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS"))
+print("GPUs", gpus, "of", platforms, "cores", *cores)
 def save(*_):
     (to / "saved").touch()
     sys.exit(0)
@@ -259,12 +260,12 @@ def test_stopping_asks_the_runs_to_save(go, tmp_path, monkeypatch, request, wish
 
 
 def test_runs_side_by_side_have_devices_of_their_own(go, tmp_path, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 7,-1")
     monkeypatch.setenv("JAX_PLATFORMS", "")
     go(make_config(seeds=(0,)))
     said = [(tmp_path / f"study/{arm}/0/log.txt").read_text() for arm in ("alone", "full")]
-    assert "GPUs 4 " in said[0]
-    assert "GPUs 7 " in said[1]
+    assert "GPUs 4 of cuda " in said[0]
+    assert "GPUs 7 of cuda " in said[1]
 
 
 def test_devices_are_shared_out():

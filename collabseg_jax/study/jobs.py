@@ -17,13 +17,17 @@ from collabseg_jax.errors import InputError
 from collabseg_jax.report import console, writing
 from collabseg_jax.study.planning import Run
 
+# What stands in CUDA_VISIBLE_DEVICES where there is to be none.
+NO_GPU = ("", "-1", "NoDevFiles")
+
 
 def visible_gpus() -> list[str]:
     """What CUDA_VISIBLE_DEVICES can be set to, one GPU each; found without touching them."""
     if os.environ.get("JAX_PLATFORMS", "").startswith(("cpu", "tpu")):
         return []
     if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name.strip()]
+        names = [name.strip() for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",")]
+        return [name for name in names if name not in NO_GPU]
     if not shutil.which("nvidia-smi"):
         return []
     query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
@@ -115,6 +119,8 @@ class _Process:
         environment = dict(os.environ)
         if place.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(place.gpus)
+            # Or JAX trains on the CPU where it cannot use the GPU, and only the log tells.
+            environment["JAX_PLATFORMS"] = environment.get("JAX_PLATFORMS") or "cuda"
         with writing(self._log):
             one.workdir.mkdir(parents=True, exist_ok=True)
             log = self._log.open("a")
