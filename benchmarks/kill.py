@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from collabseg_jax import workdir as workdirs
+from collabseg_jax.run import record as workdirs
 
 MOMENTS = ("starting", "training", "saving")
 ROOT = Path(__file__).parent.parent

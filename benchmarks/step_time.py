@@ -19,8 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 import timing
 
-from collabseg_jax import config_file, objective, optim, runtime, sharding, state, step
-from collabseg_jax import pair as pairs
+from collabseg_jax.collab import objective, optim, sharding, state, step
+from collabseg_jax.collab import pair as pairs
+from collabseg_jax.run import config as config_file
+from collabseg_jax.run import runtime
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # for the configs
@@ -47,7 +49,8 @@ def parse():
 
 def solo_step(params, opt_state, batch_stats, rng, batch, *, model, tx):
     """One supervised step of a single student, without the pair around it."""
-    from collabseg_jax import augment, losses, ops
+    from collabseg_jax import losses, ops
+    from collabseg_jax.collab import augment
 
     def loss(params):
         output, updates = model.apply(

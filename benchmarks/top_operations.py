@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import step_time
 
-from collabseg_jax import runtime
+from collabseg_jax.run import runtime
 
 STEPS = 3
 INSTRUCTION = re.compile(r"\s*(?:ROOT )?%?([\w.\-]+) = ([^{ ]+)")

@@ -11,7 +11,7 @@ __all__ = ["load"]
 def __getattr__(name: str):
     # Imported on first use: a student of losses need not wait for orbax and TFDS.
     if name == "load":
-        from collabseg_jax.predict import load
+        from collabseg_jax.modes.predict import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

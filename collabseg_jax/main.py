@@ -11,8 +11,9 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from collabseg_jax import config_file, runtime
 from collabseg_jax.errors import InputError, RunError, unknown
+from collabseg_jax.run import config as config_file
+from collabseg_jax.run import runtime
 
 DEFAULT_CONFIG = "configs/quickstart.py"
 MODES = ("train", "eval", "predict", "export", "prepare", "check", "describe", "compile", "study")
@@ -61,39 +62,39 @@ def run(config, *, mode: str, workdir: str):
             "(studies are in configs/studies/)"
         )
     if mode == "train":
-        from collabseg_jax import train
+        from collabseg_jax.modes import train
 
         return train.run(config, workdir)
     if mode == "eval":
-        from collabseg_jax import evaluate
+        from collabseg_jax.modes import evaluate
 
         return evaluate.run(config, workdir)
     if mode == "predict":
-        from collabseg_jax import predict
+        from collabseg_jax.modes import predict
 
         return predict.run(config, workdir)
     if mode == "export":
-        from collabseg_jax import export
+        from collabseg_jax.modes import export
 
         return export.run(config, workdir)
     if mode == "prepare":
-        from collabseg_jax import prepare
+        from collabseg_jax.modes import prepare
 
         return prepare.run(config)
     if mode == "check":
-        from collabseg_jax import check
+        from collabseg_jax.modes import check
 
         return check.run(config, workdir)
     if mode == "describe":
-        from collabseg_jax import describe
+        from collabseg_jax.modes import describe
 
         return describe.run(config)
     if mode == "compile":
-        from collabseg_jax import ahead
+        from collabseg_jax.modes import compile as ahead
 
         return ahead.run(config)
     if mode == "study":
-        from collabseg_jax import study
+        from collabseg_jax.modes import study
 
         return study.run(config, workdir)
     raise unknown("mode", mode, MODES)
@@ -108,7 +109,7 @@ def _main(argv) -> int:
     logging.set_verbosity(logging.WARNING)
     path = flags.FLAGS["config"].config_filename
     workdir = os.path.expanduser(flags.FLAGS.workdir) or str(Path("runs") / config_name(path))
-    from collabseg_jax import distributed  # imports JAX, which a mistyped flag need not wait for
+    from collabseg_jax.run import distributed
 
     if flags.FLAGS.coordinator_address and flags.FLAGS.mode not in DISTRIBUTED_MODES:
         raise InputError(
@@ -200,7 +201,7 @@ def cli() -> None:
     except RunError as error:
         _end(1, f"error: {error}")
     except Exception as error:
-        from collabseg_jax import distributed
+        from collabseg_jax.run import distributed
 
         if distributed.is_joined():
             # What a collective raises whose other end is gone is a status of XLA.
@@ -214,7 +215,7 @@ def cli() -> None:
 
 def _end(code: int, line: str = "") -> None:
     """Leave; with other processes, without waiting for them if something went wrong."""
-    from collabseg_jax import distributed
+    from collabseg_jax.run import distributed
 
     if line:
         print(line, file=sys.stderr)

@@ -13,7 +13,7 @@ Expect the CNN below that at the output stride of 16 used here. Without ImageNet
 less. Hardware and hours: unknown.
 """
 
-from configs import base
+from collabseg_jax.configs import base
 
 
 def get_config():

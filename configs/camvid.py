@@ -7,7 +7,7 @@ PATH/CamVid is the folder of the SegNet tutorial: train, trainannot, val, valann
 configs/camvid_gpu.py.
 """
 
-from configs import base
+from collabseg_jax.configs import base
 
 
 def get_config():

@@ -3,7 +3,7 @@
 ./launch/local.sh --config configs/camvid_scratch.py --config.data.raw_dir=PATH/CamVid
 """
 
-from configs import base, camvid
+from collabseg_jax.configs import base, camvid
 
 
 def get_config():

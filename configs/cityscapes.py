@@ -18,7 +18,7 @@ the second: --config.eval.window=1024,1024 --config.eval.stride=768,768. Without
 expect far less. Hardware and hours: unknown.
 """
 
-from configs import base
+from collabseg_jax.configs import base
 
 
 def get_config():

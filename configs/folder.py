@@ -7,7 +7,7 @@ labels may look. Both students start from scratch unless weights are given with
 --config.cnn.pretrained and --config.vit.pretrained, which small data sets need most.
 """
 
-from configs import base
+from collabseg_jax.configs import base
 
 
 def get_config():

@@ -17,7 +17,7 @@ show. For each student alone: --config.losses.{hfd,bsd_region,bsd_pixel}.weight=
 weights expect far less. Hardware and hours: unknown.
 """
 
-from configs import base
+from collabseg_jax.configs import base
 
 
 def get_config():

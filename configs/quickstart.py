@@ -3,7 +3,7 @@
 6 to 12 minutes on two CPU cores, installation included:  ./launch/local.sh
 """
 
-from configs import base
+from collabseg_jax.configs import base
 
 
 def get_config():

@@ -9,7 +9,7 @@ import tempfile
 
 import pytest
 
-from collabseg_jax import runtime
+from collabseg_jax.run import runtime
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Machine code that LLVM does not optimise is made in half the time and is used once or twice here.
@@ -55,7 +55,7 @@ def tiny_models(monkeypatch):
 @pytest.fixture(scope="session")
 def train_tiny(tmp_path_factory):
     """Trains by a config to the end, with the tiny students; the workdir."""
-    from collabseg_jax import train
+    from collabseg_jax.modes import train
     from tests import tiny
 
     def run(config):

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from collabseg_jax import experiment
+from collabseg_jax.run import build as experiment
 
 ROOT = Path(__file__).parent.parent
 

@@ -20,9 +20,11 @@ if "--float64" in sys.argv:  # before the package takes it for a default
     jax.config.update("jax_enable_x64", True)
     jnp.float32 = jnp.float64
 
-from collabseg_jax import distributed, models, objective, sharding, state, step
-from collabseg_jax import pair as pairs
-from collabseg_jax.pair import STUDENTS
+from collabseg_jax import models
+from collabseg_jax.collab import objective, sharding, state, step
+from collabseg_jax.collab import pair as pairs
+from collabseg_jax.collab.pair import STUDENTS
+from collabseg_jax.run import distributed
 from tests import tiny
 
 BATCH, CROP = 8, (128, 96)

@@ -9,25 +9,23 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from collabseg_jax import data, experiment, objective, pair, state, study
-from configs import ablations
+from collabseg_jax import data
+from collabseg_jax.collab import objective, pair, state
+from collabseg_jax.configs import ablations
+from collabseg_jax.modes import study
+from collabseg_jax.run import build as experiment
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "collabseg_jax"
-# Rooms from the ground up; a room may import from lower rows only (and from itself if a package).
+# Rooms from the ground up; a room may import from lower rows, and from itself.
 LEVELS = (
-    ("errors", "config_file", "runtime"),
-    ("losses", "ops", "metrics", "augment"),
+    ("errors", "metrics"),
+    ("ops", "losses"),
     ("models", "data"),
-    ("interop", "state", "optim", "sharding", "distributed", "checkpoint", "report"),
-    ("pair",),
-    ("terms", "diagnostics"),
-    ("objective", "inference"),
-    ("step",),
-    ("experiment", "pictures", "charts", "training_data"),
-    ("workdir", "comparison"),
-    ("evaluate", "prepare", "check", "describe", "ahead"),
-    ("train", "predict", "export", "study"),
+    ("collab",),
+    ("interop", "report"),
+    ("run",),
+    ("modes",),
     ("main", "__init__"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
@@ -72,7 +70,9 @@ STUDIES = sorted(p.stem for p in (ROOT / "configs/studies").glob("[!_]*.py") if 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=str)
 def test_every_config_builds(path, tmp_path):
-    config = importlib.import_module(".".join(path.with_suffix("").parts)).get_config()
+    config = importlib.import_module(
+        ".".join(("collabseg_jax", *path.with_suffix("").parts))
+    ).get_config()
     (tmp_path / "classes.txt").write_text("road\nsky\n")  # read for `folder` alone
     spec = data.get_spec(config.data.name, raw_dir=str(tmp_path))
     built = experiment.build(config, num_classes=spec.num_classes)
@@ -95,7 +95,7 @@ def test_every_ablation_is_another_one(name):
     """Each page is a config of its own; of the config it starts from, only losses differ."""
     start, seen = experiment.flatten(ablations.start(name)), {}
     for page in ABLATIONS:
-        config = importlib.import_module(f"configs.ablations.{page}").get_config(name)
+        config = importlib.import_module(f"collabseg_jax.configs.ablations.{page}").get_config(name)
         goal = objective.build({k: dict(row) for k, row in config.losses.items()})
         flat = experiment.flatten(config)
         assert all(flat[k] == start[k] for k in flat if not k.startswith("losses."))
@@ -118,7 +118,7 @@ def test_an_ablation_of_no_config():
 def test_every_arm_of_every_study_builds(name, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     name, *size = name.split(":")
-    config = importlib.import_module(f"configs.studies.{name}").get_config(*size)
+    config = importlib.import_module(f"collabseg_jax.configs.studies.{name}").get_config(*size)
     runs = study.plan(config, tmp_path)
     assert len(runs) == len(config.arms) * len(config.seeds)
     # What a study changes for all is of one kind: how much is trained on, and when it is scored.
@@ -128,8 +128,8 @@ def test_every_arm_of_every_study_builds(name, tmp_path, monkeypatch):
 
 def test_every_key_is_read():
     """A key of base.py is named in the package, or goes into a constructor as keyword."""
-    from configs import base
-    from configs.studies import base as studies_base
+    from collabseg_jax.configs import base
+    from collabseg_jax.configs.studies import base as studies_base
 
     text = "".join(p.read_text() for p in PACKAGE.rglob("*.py"))
     for key in studies_base.get_config("quickstart"):
@@ -153,7 +153,7 @@ def test_no_torch_and_no_tensorflow_come_along():
     import sys
 
     code = (
-        "import sys, collabseg_jax.train, collabseg_jax.predict;"
+        "import sys, collabseg_jax.modes.train, collabseg_jax.modes.predict;"
         "sys.exit(any(m in sys.modules for m in ('torch', 'tensorflow')))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

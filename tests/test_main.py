@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from collabseg_jax import main
-from configs import quickstart
+from collabseg_jax.configs import quickstart
 from tests.data import trees
 
 ROOT = Path(__file__).parent.parent

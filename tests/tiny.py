@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from collabseg_jax import data, experiment, models, objective, optim, pair, sharding, state, step
+from collabseg_jax import data, models
+from collabseg_jax.collab import objective, optim, pair, sharding, state, step
+from collabseg_jax.configs import quickstart
 from collabseg_jax.models.bridges import Bridges
 from collabseg_jax.models.layers import Conv, ConvNorm, LayerNorm, drop_path
 from collabseg_jax.models.outputs import SegOutput
-from configs import quickstart
+from collabseg_jax.run import build as experiment
 
 CLASSES = 3
 CHANNELS = {"cnn": (4, 6, 6, 8), "vit": (5, 7, 7, 9)}

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from collabseg_jax.data import places
 from collabseg_jax.data.builders import ade20k, base, camvid, cityscapes, folder, pascal_voc, shapes
-from collabseg_jax.data.checking import Checked, check_files, check_records
+from collabseg_jax.data.check_report import Checked, check_files, check_records
 from collabseg_jax.data.evaluation import eval_batches, plan_buckets
 from collabseg_jax.data.prepared import Prepared, find_spec, open_prepared
 from collabseg_jax.data.selection import choose, class_pixels

@@ -11,13 +11,7 @@ from collabseg_jax.data.batch import Batch, checked_rows, reading_threads, requi
 from collabseg_jax.data.decode import decode_record
 from collabseg_jax.data.selection import image_sizes
 from collabseg_jax.data.spec import IGNORE, DatasetSpec
-from collabseg_jax.data.transforms import (
-    MIN_SIDE,
-    network_size,
-    pad_image,
-    pad_label,
-    resize_image,
-)
+from collabseg_jax.data.transforms import MIN_SIDE, network_size, pad_image, pad_label, resize_image
 
 
 def eval_batches(

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from collabseg_jax.data import copies, places
+from collabseg_jax.data import buckets as copies
+from collabseg_jax.data import places
 from collabseg_jax.data.builders.base import PairBuilder
 from collabseg_jax.data.fingerprint import RawTree
 from collabseg_jax.data.records import Records

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from flax import linen as nn
 
-from collabseg_jax.augment import MEAN, STD
+from collabseg_jax.collab.augment import MEAN, STD
 
 LABELS = "labels.json"
 

@@ -8,7 +8,8 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from collabseg_jax import augment, ops
+from collabseg_jax import ops
+from collabseg_jax.collab import augment
 from collabseg_jax.errors import InputError, RunError
 from collabseg_jax.interop.exported import Student, write_labels
 from collabseg_jax.models import SegFormer

@@ -9,7 +9,7 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from collabseg_jax.augment import MEAN, STD
+from collabseg_jax.collab.augment import MEAN, STD
 from collabseg_jax.errors import InputError
 from collabseg_jax.interop.cnn_names import MOBILENET_LAYOUTS, RESNET_LAYOUTS
 from collabseg_jax.interop.exported import Student, write_json, write_labels

@@ -6,7 +6,6 @@ say where, divergences how far (unreduced), `masked_mean` is the only reducer.
 
 from collabseg_jax.losses.bsd import bsd_pixel, bsd_region
 from collabseg_jax.losses.correlation import dist
-from collabseg_jax.losses.custom import load as load_custom
 from collabseg_jax.losses.divergences import (
     DIVERGENCES,
     cosine,
@@ -46,7 +45,6 @@ __all__ = [
     "kdcl",
     "kl",
     "kl_ln",
-    "load_custom",
     "masked_mean",
     "mgd",
     "mse",

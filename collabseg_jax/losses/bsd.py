@@ -2,12 +2,7 @@
 
 import jax.numpy as jnp
 
-from collabseg_jax.losses.divergences import (
-    MAX_RELATIONAL_GRID,
-    get_divergence,
-    kl,
-    relational,
-)
+from collabseg_jax.losses.divergences import MAX_RELATIONAL_GRID, get_divergence, kl, relational
 from collabseg_jax.losses.reduce import cell_mean, masked_mean, mean_of
 from collabseg_jax.losses.selectors import select_where
 

@@ -8,14 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from collabseg_jax import ops
-from collabseg_jax.models.layers import (
-    CLASSIFIER,
-    TRUNCATED,
-    BatchNorm,
-    Conv,
-    add_bias,
-    dropout,
-)
+from collabseg_jax.models.layers import CLASSIFIER, TRUNCATED, BatchNorm, Conv, add_bias, dropout
 from collabseg_jax.models.mix_transformer import MITS, MixTransformer
 from collabseg_jax.models.outputs import SegOutput
 

@@ -4,7 +4,7 @@
 ./launch/local.sh --config configs/ablations/dml.py:camvid     # runs/ablations/dml_camvid
 """
 
-from configs import (
+from collabseg_jax.configs import (
     ade20k,
     camvid,
     camvid_gpu,

@@ -1,6 +1,6 @@
 """Each student by itself, without a word to the other."""
 
-from configs import ablations
+from collabseg_jax.configs import ablations
 
 
 def get_config(name="quickstart"):

@@ -1,6 +1,6 @@
 """Attention transfer (Zagoruyko & Komodakis 2017)."""
 
-from configs import ablations
+from collabseg_jax.configs import ablations
 
 
 def get_config(name="quickstart"):

@@ -1,6 +1,6 @@
 """CWD on last features (Shu et al. 2021)."""
 
-from configs import ablations
+from collabseg_jax.configs import ablations
 
 
 def get_config(name="quickstart"):

@@ -1,6 +1,6 @@
 """Deep mutual learning (Zhang et al. 2018)."""
 
-from configs import ablations
+from collabseg_jax.configs import ablations
 
 
 def get_config(name="quickstart"):

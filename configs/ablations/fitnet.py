@@ -1,6 +1,6 @@
 """FitNets (Romero et al. 2015)."""
 
-from configs import ablations
+from collabseg_jax.configs import ablations
 
 
 def get_config(name="quickstart"):

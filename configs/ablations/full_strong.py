@@ -3,7 +3,7 @@
 Elsewhere they have only cost so far, see docs/results.md.
 """
 
-from configs import ablations
+from collabseg_jax.configs import ablations
 
 
 def get_config(name="quickstart"):

@@ -1,6 +1,6 @@
 """HFD by KL after normalisation."""
 
-from configs import ablations
+from collabseg_jax.configs import ablations
 
 
 def get_config(name="quickstart"):

@@ -1,6 +1,6 @@
 """IFVD (Wang et al. 2020)."""
 
-from configs import ablations
+from collabseg_jax.configs import ablations
 
 
 def get_config(name="quickstart"):

@@ -1,6 +1,6 @@
 """Hinton's distillation both ways, at the head's resolution."""
 
-from configs import ablations
+from collabseg_jax.configs import ablations
 
 
 def get_config(name="quickstart"):

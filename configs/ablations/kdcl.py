@@ -1,6 +1,6 @@
 """KDCL (Guo et al. 2020), the better student of each pixel."""
 
-from configs import ablations
+from collabseg_jax.configs import ablations
 
 
 def get_config(name="quickstart"):

@@ -1,6 +1,6 @@
 """KDCL (Guo et al. 2020), the smaller of both relative logits."""
 
-from configs import ablations
+from collabseg_jax.configs import ablations
 
 
 def get_config(name="quickstart"):

@@ -1,6 +1,6 @@
 """MGD (Yang et al. 2022)."""
 
-from configs import ablations
+from collabseg_jax.configs import ablations
 
 
 def get_config(name="quickstart"):

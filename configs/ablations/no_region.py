@@ -1,6 +1,6 @@
 """The method without its second loss."""
 
-from configs import ablations
+from collabseg_jax.configs import ablations
 
 
 def get_config(name="quickstart"):

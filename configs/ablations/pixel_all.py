@@ -1,6 +1,6 @@
 """Pixel-wise distillation at every pixel, from both sides."""
 
-from configs import ablations
+from collabseg_jax.configs import ablations
 
 
 def get_config(name="quickstart"):

@@ -1,6 +1,6 @@
 """Pixel-wise distillation where the teacher is better and right."""
 
-from configs import ablations
+from collabseg_jax.configs import ablations
 
 
 def get_config(name="quickstart"):

@@ -1,6 +1,6 @@
 """Region-wise selective distillation alone."""
 
-from configs import ablations
+from collabseg_jax.configs import ablations
 
 
 def get_config(name="quickstart"):

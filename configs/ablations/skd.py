@@ -1,6 +1,6 @@
 """Pair-wise structured distillation (Liu et al. 2019)."""
 
-from configs import ablations
+from collabseg_jax.configs import ablations
 
 
 def get_config(name="quickstart"):

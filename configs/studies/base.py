@@ -2,8 +2,8 @@
 
 from ml_collections import ConfigDict
 
-from configs import ablations
-from configs.ablations import alone, dml, full, hfd, kdcl, pixel, region
+from collabseg_jax.configs import ablations
+from collabseg_jax.configs.ablations import alone, dml, full, hfd, kdcl, pixel, region
 
 # Nothing exchanged, two baselines, each part of the method by itself, the whole method.
 PAGES = (alone, dml, kdcl, hfd, region, pixel, full)

@@ -22,8 +22,8 @@ drive, of links, to be given as `raw_dir`:
   done
 """
 
-from configs.ablations import alone, dml, full, full_strong, kdcl
-from configs.studies import base
+from collabseg_jax.configs.ablations import alone, dml, full, full_strong, kdcl
+from collabseg_jax.configs.studies import base
 
 
 def get_config(size="small"):

@@ -7,8 +7,8 @@ these 30 are of, not on val: what is chosen here can be reported there. The base
 varied as the method's are.
 """
 
-from configs.ablations import alone, dml, full, full_correct, full_strong, kdcl
-from configs.studies import base, shapes
+from collabseg_jax.configs.ablations import alone, dml, full, full_correct, full_strong, kdcl
+from collabseg_jax.configs.studies import base, shapes
 
 FACTORS = {"half": 0.5, "double": 2.0, "quadruple": 4.0, "octuple": 8.0}
 

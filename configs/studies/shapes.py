@@ -8,8 +8,8 @@ minutes a run on two CPU cores, with two runs side by side. `few` and `long` are
 weights of the baselines that defaults.py chose as well; `long` with all and 700 steps (seven).
 """
 
-from configs.ablations import dml, full_strong, kdcl
-from configs.studies import base
+from collabseg_jax.configs.ablations import dml, full_strong, kdcl
+from collabseg_jax.configs.studies import base
 
 
 def get_config(size="small"):

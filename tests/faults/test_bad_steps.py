@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from collabseg_jax import train
 from collabseg_jax.errors import RunError
+from collabseg_jax.modes import train
 from tests import tiny
 from tests.faults.runs import assert_same_arrays, make_config
 

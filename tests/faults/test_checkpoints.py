@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from collabseg_jax import checkpoint, train
 from collabseg_jax.errors import RunError
+from collabseg_jax.modes import train
+from collabseg_jax.run import checkpoint
 from tests.faults.runs import arrays, assert_same_arrays, make_config
 
 pytestmark = pytest.mark.usefixtures("tiny_models")

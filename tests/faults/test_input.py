@@ -5,8 +5,9 @@ import os
 import numpy as np
 import pytest
 
-from collabseg_jax import data, train
+from collabseg_jax import data
 from collabseg_jax.errors import InputError
+from collabseg_jax.modes import train
 from tests.data import trees
 from tests.faults.runs import make_config
 

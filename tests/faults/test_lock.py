@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from collabseg_jax import train
-from collabseg_jax import workdir as workdirs
 from collabseg_jax.errors import RunError
+from collabseg_jax.modes import train
+from collabseg_jax.run import record as workdirs
 from tests.faults.runs import make_config
 
 pytestmark = pytest.mark.usefixtures("tiny_models")

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from collabseg_jax import augment, interop
+from collabseg_jax import interop
+from collabseg_jax.collab import augment
 from collabseg_jax.errors import InputError, RunError
 from collabseg_jax.interop import jax_out
 from collabseg_jax.interop.exported import Student

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from collabseg_jax import losses
-from collabseg_jax.terms import TERMS
+from collabseg_jax.collab.terms import TERMS
 
 from .cases import CASES
 

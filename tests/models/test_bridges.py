@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from collabseg_jax import pair
+from collabseg_jax.collab import pair
 from collabseg_jax.models import Bridges
 from tests.models import cases
 from tests.models import reference as ref

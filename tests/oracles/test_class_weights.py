@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from collabseg_jax.pair import STUDENTS
-from tests import test_class_weights as ours
+from collabseg_jax.collab.pair import STUDENTS
+from tests.collab import test_class_weights as ours
 from tests.oracles import torch
 
 

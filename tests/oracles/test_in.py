@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from collabseg_jax import augment, interop, ops
+from collabseg_jax import interop, ops
+from collabseg_jax.collab import augment
 from tests.models import cases
 from tests.oracles import originals, torch, torchvision, transformers
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from collabseg_jax import augment, interop
+from collabseg_jax import interop
+from collabseg_jax.collab import augment
 from tests.models import cases
 from tests.oracles import originals, smp, torch, transformers
 

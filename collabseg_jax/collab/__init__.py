@@ -1,0 +1,1 @@
+"""One step of two students, as pure functions of arrays."""

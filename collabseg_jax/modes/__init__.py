@@ -1,0 +1,1 @@
+"""One file for each word of `--mode`: what the program can be asked to do."""
