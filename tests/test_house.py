@@ -19,7 +19,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "collabseg_jax"
 # Rooms from the ground up; a room may import from lower rows, and from itself.
 LEVELS = (
-    ("errors", "metrics"),
+    ("errors", "labels"),
+    ("metrics",),
     ("ops", "losses"),
     ("models", "data"),
     ("collab",),

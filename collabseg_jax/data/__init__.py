@@ -8,9 +8,10 @@ from collabseg_jax.data.check_report import Checked, check_files, check_records
 from collabseg_jax.data.evaluation import eval_batches, plan_buckets
 from collabseg_jax.data.prepared import Prepared, find_spec, open_prepared
 from collabseg_jax.data.selection import choose, class_pixels
-from collabseg_jax.data.spec import IGNORE, DatasetSpec
+from collabseg_jax.data.spec import DatasetSpec
 from collabseg_jax.data.training import cache_bytes, train_batches
 from collabseg_jax.errors import unknown
+from collabseg_jax.labels import IGNORE
 
 __all__ = [
     "IGNORE",

@@ -13,7 +13,8 @@ import numpy as np
 from collabseg_jax.data.builders import base, finding
 from collabseg_jax.data.check_pairs import Reading, fetch_files, fetch_record, read_all
 from collabseg_jax.data.prepared import Prepared
-from collabseg_jax.data.spec import IGNORE, DatasetSpec
+from collabseg_jax.data.spec import DatasetSpec
+from collabseg_jax.labels import IGNORE
 
 NEARLY_ALL = 0.99  # a label of which one class, or what is ignored, covers this share is suspicious
 _COMMONEST = 5  # sizes that are listed

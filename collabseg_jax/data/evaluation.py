@@ -10,8 +10,9 @@ import numpy as np
 from collabseg_jax.data.batch import Batch, checked_rows, reading_threads, require
 from collabseg_jax.data.decode import decode_record
 from collabseg_jax.data.selection import image_sizes
-from collabseg_jax.data.spec import IGNORE, DatasetSpec
+from collabseg_jax.data.spec import DatasetSpec
 from collabseg_jax.data.transforms import MIN_SIDE, network_size, pad_image, pad_label, resize_image
+from collabseg_jax.labels import IGNORE
 
 
 def eval_batches(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-IGNORE = 255
+from collabseg_jax.labels import IGNORE
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from collabseg_jax.data.spec import IGNORE
+from collabseg_jax.labels import IGNORE
 
 cv2.setNumThreads(0)  # one image per thread; more threads inside an image only contend
 

@@ -6,7 +6,8 @@ import tensorflow_datasets as tfds
 
 from collabseg_jax.data.builders import base, finding
 from collabseg_jax.data.builders.ade20k_classes import CLASSES
-from collabseg_jax.data.spec import IGNORE, DatasetSpec
+from collabseg_jax.data.spec import DatasetSpec
+from collabseg_jax.labels import IGNORE
 
 _FOLDERS = {"train": "training", "val": "validation"}
 

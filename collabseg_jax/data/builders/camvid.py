@@ -5,7 +5,8 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from collabseg_jax.data.builders import base, finding
-from collabseg_jax.data.spec import IGNORE, DatasetSpec
+from collabseg_jax.data.spec import DatasetSpec
+from collabseg_jax.labels import IGNORE
 
 SPEC = DatasetSpec(
     name="camvid",

@@ -8,8 +8,9 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from collabseg_jax.data.builders import base, finding
-from collabseg_jax.data.spec import IGNORE, DatasetSpec
+from collabseg_jax.data.spec import DatasetSpec
 from collabseg_jax.errors import InputError
+from collabseg_jax.labels import IGNORE
 
 # Of cityscapesScripts (helpers/labels.py); the position is the train id: (name, id, colour).
 _CLASSES = (

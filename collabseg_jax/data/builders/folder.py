@@ -11,8 +11,9 @@ import tensorflow_datasets as tfds
 
 from collabseg_jax.data import places
 from collabseg_jax.data.builders import base, finding
-from collabseg_jax.data.spec import IGNORE, DatasetSpec
+from collabseg_jax.data.spec import DatasetSpec
 from collabseg_jax.errors import InputError
+from collabseg_jax.labels import IGNORE
 
 CLASSES_FILE = "classes.txt"
 _IGNORED = "ignore"  # the name, in that file, of what is no class

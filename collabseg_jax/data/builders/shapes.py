@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from collabseg_jax.data.builders import base
-from collabseg_jax.data.spec import IGNORE, DatasetSpec
+from collabseg_jax.data.spec import DatasetSpec
+from collabseg_jax.labels import IGNORE
 
 SEED = 0
 SIZE = 128
