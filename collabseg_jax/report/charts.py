@@ -2,14 +2,11 @@
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from collabseg_jax.collab.pair import STUDENTS
-
-matplotlib.use("Agg")
 
 # Blue and orange stay apart for all kinds of colour blindness; `pictures.TEACHING` has them too.
 COLORS = {"cnn": "#0b5fa5", "vit": "#d1570a"}

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -27,11 +28,14 @@ class TrainingData:
     class_weights: tuple[float, ...] | None
 
 
-def choose(config, prepared: data.Prepared) -> TrainingData:
+def choose_records(config: Any, prepared: data.Prepared) -> TrainingData:
     """The records that a config trains on, and how they are balanced; says it in a line each.
 
+    Args:
+      config: of the run.
+      prepared: its data set.
     Raises:
-      InputError: unknown split, a subset or class weights that cannot be.
+      InputError: unknown split, or a subset or class weights that are invalid.
     """
     splits, weights = config.data.split, config.losses.ce.class_weights
     whole = prepared.source(splits)
