@@ -35,6 +35,7 @@ def load(name: str) -> Callable:
             raise refuse(f"no file {place}")
         # Under a name that shadows no module; dataclasses look their own module up by it.
         spec = importlib.util.spec_from_file_location(f"custom_loss {place}", place)
+        assert spec is not None and spec.loader is not None  # it is a .py file
         module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)  # an error inside the file surfaces whole
     else:

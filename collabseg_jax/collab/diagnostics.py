@@ -34,7 +34,7 @@ def teaching(
     peer_correct: jax.Array,
     valid: jax.Array,
     *,
-    grid: tuple[int, int],
+    grid: tuple[int, ...],
 ) -> dict[str, jax.Array]:
     """Where the peer teaches by the rule `lower_ce`, and who is right there.
 

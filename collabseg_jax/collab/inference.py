@@ -36,7 +36,7 @@ class Inference:
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """InputError for a value out of range, by the keys of `config.eval`."""
         if self.window and (len(self.window) != 2 or min(self.window) < MIN_SIDE):
             raise InputError(

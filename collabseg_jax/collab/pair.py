@@ -113,8 +113,8 @@ def build_pair(
     )
     bridges = None
     if needs:
-        channels = (student.stage_channels for student in students)
-        bridges = models.Bridges(*channels, needs, dtype=dtype)
+        channels = [student.stage_channels for student in students]
+        bridges = models.Bridges(channels[0], channels[1], needs, dtype=dtype)
     return Pair(*students, bridges, needs, borrowed_grad, mask_ratio, frozen)
 
 
@@ -218,7 +218,7 @@ def _cross(
     keep = None
     if "mgd" in pair.needs:
         keep = _keep(pair, "cnn", vit[3], rng), _keep(pair, "vit", cnn[3], rng)
-    projected = pair.bridges.apply(variables["bridges"], cnn, vit, keep)
+    projected: Any = pair.bridges.apply(variables["bridges"], cnn, vit, keep)
     crossed = {
         kind: dict(zip(STUDENTS, features, strict=True)) for kind, features in projected.items()
     }

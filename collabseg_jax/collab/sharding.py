@@ -105,7 +105,7 @@ class Layout:
 
 def _rows(sharding: NamedSharding, batch_size: int) -> list[int]:
     parts = sharding.addressable_devices_indices_map((batch_size,)).values()
-    return sorted({row for (part,) in parts for row in range(*part.indices(batch_size))})
+    return sorted({row for part in parts if part for row in range(*part[0].indices(batch_size))})
 
 
 def train_layout(mesh: Mesh, *, batch_size: int, crop: tuple[int, int]) -> Layout:

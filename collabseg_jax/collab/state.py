@@ -66,5 +66,5 @@ def create_state(
             batch_stats=part.get("batch_stats", {}),
             opt_state=optimizers[name].init(part["params"]) if name in optimizers else (),
         )
-    zeros = {k: jnp.zeros((), jnp.int32) for k in ("step", "skipped", "skipped_in_a_row")}
-    return CollabState(rng=rng, **zeros, **parts)
+    step, skipped, in_a_row = (jnp.zeros((), jnp.int32) for _ in range(3))
+    return CollabState(step, skipped, in_a_row, rng, parts["cnn"], parts["vit"], parts["bridges"])

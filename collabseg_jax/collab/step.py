@@ -1,5 +1,6 @@
 """Pure steps: both students, the objective, one gradient, all states."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -69,7 +70,7 @@ def train_step(
     logs["skipped"] = state.skipped + ~finite
     logs["skipped_in_a_row"] = jnp.where(finite, 0, state.skipped_in_a_row + 1)
     counts = {key: logs[key] for key in ("skipped", "skipped_in_a_row")}
-    return state.replace(step=state.step + 1, **counts, **parts), logs
+    return dataclasses.replace(state, step=state.step + 1, **counts, **parts), logs
 
 
 def _losses(
@@ -163,7 +164,9 @@ def eval_step(
     """
     labels = jnp.where(batch["valid"][:, None, None], batch["label"], IGNORE)
     logits = apply_students(variables, batch["image"], pair=pair, students=STUDENTS, how=how)
-    maps = label_maps(logits, labels.shape[1:], outputs=OUTPUTS, sizes=batch.get("sizes"))
+    maps = label_maps(
+        logits, (labels.shape[1], labels.shape[2]), outputs=OUTPUTS, sizes=batch.get("sizes")
+    )
     return {
         name: confusion_matrix(predicted, labels, num_classes=num_classes)
         for name, predicted in maps.items()

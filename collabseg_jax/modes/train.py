@@ -65,7 +65,7 @@ def _run(config: Any, workdir: Path, stop: StopSignal) -> dict | None:
     fresh = run.initial_state() if begins else None
     # Not before all input was read: a workdir that holds a record takes no other configuration.
     record_config(config, workdir, fingerprint=trained_on.fingerprint, spec=spec)
-    state = restore_newest(checkpoints, run.abstract_state(), set_aside=True) or fresh
+    state: Any = restore_newest(checkpoints, run.abstract_state(), set_aside=True) or fresh
     start = int(state.step)
     if start:
         console(f"continuing {workdir} after step {start}")

@@ -116,7 +116,7 @@ def draw_samples(
         record = decode_record(source[int(index)], spec)
         size = network_size(record["label"].shape, short_side=short_side, long_side=LONG_SIDE)
         image, label = resize_image(record["image"], size), resize_label(record["label"], size)
-        padded = [max(MIN_SIDE, side) for side in size]
+        padded = max(MIN_SIDE, size[0]), max(MIN_SIDE, size[1])
         outputs = inspect(variables, pad_image(image, padded)[None], pad_label(label, padded)[None])
         predictions, error = (
             {s: np.asarray(maps[s][0, : size[0], : size[1]]) for s in STUDENTS} for maps in outputs
@@ -152,10 +152,14 @@ def draw_samples(
     figure.savefig(path, dpi=110)
 
 
+def _matplotlib(color: tuple[int, int, int]) -> tuple[float, float, float]:
+    return color[0] / 255, color[1] / 255, color[2] / 255
+
+
 def _class_patches(seen: Iterable[int], spec: data.DatasetSpec) -> list[Patch]:
     """What a legend shows of the classes with these indices, in their order; 255 is left out."""
     return [
-        Patch(color=np.array(spec.palette[k]) / 255, label=spec.classes[k])
+        Patch(color=_matplotlib(spec.palette[k]), label=spec.classes[k])
         for k in sorted(seen)
         if k < spec.num_classes
     ]
@@ -189,7 +193,7 @@ def draw_pairs(path: Path, samples: Sequence[tuple], spec: data.DatasetSpec) -> 
             seen |= set(np.unique(label).tolist())
     handles = _class_patches(seen, spec)
     if data.IGNORE in seen:
-        handles.append(Patch(color=np.array(IGNORED_COLOR) / 255, label="ignored"))
+        handles.append(Patch(color=_matplotlib(IGNORED_COLOR), label="ignored"))
     figure.legend(
         handles=handles,
         loc="outside lower left",

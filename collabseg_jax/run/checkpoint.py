@@ -218,7 +218,7 @@ def crc32(state: Any) -> int:
     """
     number = 0
     for words in _words(state):
-        number = zlib.crc32(words.view(np.uint8), number)
+        number = zlib.crc32(words.view(np.uint8).data, number)
     return number
 
 

@@ -44,7 +44,8 @@ class MetricLog:
         Raises:
           RunError: here and in `write`, if the files cannot be written.
         """
-        self._lines = self._events = None
+        self._lines: Any = None
+        self._events: Any = None
         if jax.process_index() != 0:
             return
         from tensorboardX.event_file_writer import EventsWriter  # only training needs it

@@ -43,7 +43,7 @@ def choose_records(config: Any, prepared: data.Prepared) -> TrainingData:
     if source is not whole:
         fingerprint = f"{fingerprint}, {source}"
         console(f"training on {source} of {splits}")
-    rates, pixels = None, None
+    rates: np.ndarray | None = None
     class_weights = balance.check_class_weights(weights, prepared.spec.num_classes)
     if config.data.oversample or weights in balance.CLASS_WEIGHTS:
         pixels = data.class_pixels(source, prepared.spec)
