@@ -163,18 +163,15 @@ def forward(pair: Pair, variables: dict, images, *, rng) -> tuple[PairOutput, di
         )
         batch_stats[name] = updates.get("batch_stats", {})
     cnn, vit = (students[name].stages for name in STUDENTS)
-    bridge = functools.partial(pair.bridges.apply, variables["bridges"]) if pair.needs else None
-    borrowed, common, to_peer, generated = {}, {}, {}, {}
-    if "hfd" in pair.needs:
-        to_vit, to_cnn = bridge(cnn[0], vit[0], method="lend")
-        borrowed["cnn"] = _borrow(pair, "vit", variables, to_vit)
-        borrowed["vit"] = _borrow(pair, "cnn", variables, to_cnn)
-    if "common" in pair.needs:
-        common = dict(zip(STUDENTS, bridge(cnn[3], vit[3], method="common"), strict=True))
-    if "to_peer" in pair.needs:
-        to_peer = dict(zip(STUDENTS, bridge(cnn[3], vit[3], method="to_peer"), strict=True))
+    keep, crossed = None, {}
     if "mgd" in pair.needs:
         keep = _keep(pair, "cnn", vit[3], rng), _keep(pair, "vit", cnn[3], rng)
-        both = bridge(cnn[3], vit[3], *keep, method="generate")
-        generated = dict(zip(STUDENTS, both, strict=True))
+    if pair.needs:
+        both = pair.bridges.apply(variables["bridges"], cnn, vit, keep)
+        crossed = {kind: dict(zip(STUDENTS, x, strict=True)) for kind, x in both.items()}
+    borrowed = {
+        name: _borrow(pair, peer_of(name), variables, x)
+        for name, x in crossed.pop("hfd", {}).items()
+    }
+    common, to_peer, generated = (crossed.get(kind, {}) for kind in ("common", "to_peer", "mgd"))
     return PairOutput(students, borrowed, common, to_peer, generated), batch_stats

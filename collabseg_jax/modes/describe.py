@@ -150,20 +150,7 @@ def bridge_costs(bridges, cnn: list[Part], vit: list[Part]) -> tuple[int, int]:
     ]
     variables = jax.eval_shape(lambda c, v: bridges.init(jax.random.key(0), c, v), *stages)
 
-    def forward(variables, cnn, vit):
-        crossed = []
-        if "hfd" in bridges.kinds:
-            crossed.append(bridges.apply(variables, cnn[0], vit[0], method="lend"))
-        if "common" in bridges.kinds:
-            crossed.append(bridges.apply(variables, cnn[3], vit[3], method="common"))
-        if "to_peer" in bridges.kinds:
-            crossed.append(bridges.apply(variables, cnn[3], vit[3], method="to_peer"))
-        if "mgd" in bridges.kinds:
-            everywhere = (cnn[3], vit[3], True, True)
-            crossed.append(bridges.apply(variables, *everywhere, method="generate"))
-        return crossed
-
-    return parameters(variables), macs(forward, variables, *stages)
+    return parameters(variables), macs(bridges.apply, variables, *stages)
 
 
 def _sums(rows: list[Part]) -> tuple[int, int]:
