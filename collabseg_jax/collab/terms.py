@@ -11,7 +11,7 @@ from collabseg_jax import losses
 from collabseg_jax.collab import custom
 from collabseg_jax.collab.view import View
 from collabseg_jax.errors import InputError, unknown
-from collabseg_jax.models import KINDS
+from collabseg_jax.models.bridges import KINDS
 
 
 @dataclasses.dataclass(frozen=True)

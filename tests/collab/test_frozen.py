@@ -48,10 +48,8 @@ def test_what_is_lent_is_normalised_as_the_stage_normalises(frozen):
     if frozen:  # as in evaluation: running statistics, no dropout
         expected = made.cnn.apply(variables["cnn"], images, train=False)
         jax.tree.map(np.testing.assert_array_equal, output.students["cnn"], expected)
-    vit_f1 = output.students["vit"].stages[0]
-    _, lent = made.bridges.apply(
-        variables["bridges"], output.students["cnn"].stages[0], vit_f1, method="lend"
-    )
+    stages = (output.students[name].stages for name in ("cnn", "vit"))
+    _, lent = made.bridges.apply(variables["bridges"], *stages)["hfd"]
     through = made.cnn.apply(
         variables["cnn"], 2, lent, batch_stats=not frozen, drop=False, method="stage"
     )
