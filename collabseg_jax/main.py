@@ -36,11 +36,12 @@ flags.DEFINE_integer("process_id", -1, "with --coordinator_address=HOST:PORT")
 def config_name(path: str) -> str:
     """configs/ade20k.py -> ade20k; a folder below configs/ stays, and so does what follows a colon.
 
-    configs/ablations/dml.py:camvid -> ablations/dml_camvid
+    configs/ablations.py:dml,camvid -> ablations_dml_camvid
     """
     path, _, argument = path.partition(":")
     path = Path(path).with_suffix("")
-    path = path.with_name(f"{path.name}_{argument}") if argument else path
+    if argument:
+        path = path.with_name(f"{path.name}_{argument.replace(',', '_')}")
     parts = path.parts
     if "configs" in parts:
         parts = parts[len(parts) - parts[::-1].index("configs") :]

@@ -95,6 +95,8 @@ def get_config():
     c.bridges.weight_decay = 0.0
     c.bridges.power = 1.0
     c.bridges.clip_norm = 1.0
+    c.bridges.borrowed_grad = False  # of hfd: the borrowed stages learn too
+    c.bridges.mask_ratio = 0.75  # of mgd: the share of positions that is masked
 
     # Every loss has weights too for what one student alone learns: with hfd.vit=0 only the CNN
     # learns from it. The factors count times `weight`.
@@ -102,7 +104,7 @@ def get_config():
     # class_weights: "" for none | median_frequency | inverse_log | a number a class: 1,0.5,...
     c.losses.ce = _loss(1.0, class_weights="")
     # Of the paper; the customary weights of all but `ce` stand behind them.
-    c.losses.hfd = _loss(divergence="cosine", borrowed_grad=False)  # 0.3
+    c.losses.hfd = _loss(divergence="cosine")  # 0.3
     c.losses.bsd_region = _loss(divergence="kl_ln", select="lower_ce", space="common")  # 0.5
     c.losses.bsd_pixel = _loss(temperature=1.0, select="lower_ce")  # 0.3
     # Of predictions.
@@ -114,7 +116,7 @@ def get_config():
     # Of last features.
     c.losses.at = _loss()  # 1e4
     c.losses.fitnet = _loss()  # 10
-    c.losses.mgd = _loss(mask_ratio=0.75)  # 2e-5
+    c.losses.mgd = _loss()  # 2e-5
     c.losses.skd = _loss(grid=2)  # 10
     c.losses.ifvd = _loss()  # 20
     c.losses.cirkd = _loss(temperature=0.1, pixel=1.0, region=0.1)  # 1

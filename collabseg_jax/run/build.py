@@ -144,7 +144,8 @@ def build(config, *, num_classes: int) -> Experiment:
         cnn_options=options["cnn"],
         vit_options=options["vit"],
         frozen=frozen,
-        **objective.pair_options,
+        borrowed_grad=config.bridges.borrowed_grad,
+        mask_ratio=config.bridges.mask_ratio,
     )
     jitter = {k: config.data[k] for k in ("brightness", "contrast", "saturation", "hue")}
     return Experiment(pair, objective, optimizers, jitter)

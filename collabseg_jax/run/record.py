@@ -36,9 +36,15 @@ ADDED_KEYS = {
         for row in ("ce", "hfd", "bsd_region", "bsd_pixel", "dml")
         for student in STUDENTS
     },
-    "losses.hfd.borrowed_grad": False,
+    "bridges.borrowed_grad": False,
+    "bridges.mask_ratio": 0.75,
     "losses.bsd_region.space": "common",
     **{f"{student}.frozen": False for student in STUDENTS},
+}
+# Keys that older workdirs have under another name: {theirs: today's}.
+MOVED_KEYS = {
+    "losses.hfd.borrowed_grad": "bridges.borrowed_grad",
+    "losses.mgd.mask_ratio": "bridges.mask_ratio",
 }
 LIBRARIES = ("collabseg_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -85,7 +91,8 @@ def refuse_other_config(config, workdir: Path, *, also: Sequence[str] = ()) -> N
     if not path.exists():
         return
     now = experiment.flatten(config)
-    before = ADDED_KEYS | experiment.flatten_tree(json.loads(path.read_text())["config"])
+    recorded = experiment.flatten_tree(json.loads(path.read_text())["config"])
+    before = ADDED_KEYS | {MOVED_KEYS.get(key, key): value for key, value in recorded.items()}
     for key, value in now.items():
         row = re.match(r"losses\.\w+\.", key)
         if row and f"{row[0]}weight" not in before and now[f"{row[0]}weight"] == 0:
@@ -163,6 +170,11 @@ def recorded_config(workdir, given) -> ml_collections.ConfigDict:
       InputError: nothing was trained there, or a key that is not free is given another value.
     """
     config = ml_collections.ConfigDict(_record(workdir)["config"])
+    for old, new in MOVED_KEYS.items():
+        if old in (recorded := experiment.flatten(config)):
+            config.update_from_flattened_dict({new: recorded[old]})
+            section, _, leaf = old.rpartition(".")
+            del config.losses[section.rpartition(".")[2]][leaf]
     recorded = experiment.flatten(config)
     sections = {key.rpartition(".")[0] for key in recorded}  # a loss may be younger than the run
     added = {k: v for k, v in ADDED_KEYS.items() if k.rpartition(".")[0] in sections}

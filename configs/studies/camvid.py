@@ -22,14 +22,14 @@ drive, of links, to be given as `raw_dir`:
   done
 """
 
-from collabseg_jax.configs.ablations import alone, dml, full, full_strong, kdcl
+from collabseg_jax.configs import ablations
 from collabseg_jax.configs.studies import base
 
 
 def get_config(size="small"):
     """See above."""
-    pages = (*base.PAGES, full_strong) if size == "few" else base.PAGES
-    c = base.get_config("camvid_scratch" if size == "few" else "camvid", pages)
+    arms = (*base.ARMS, "full_strong") if size == "few" else base.ARMS
+    c = base.get_config("camvid_scratch" if size == "few" else "camvid", arms)
     c.run.batch_size = 8
     c.run.eval.batch_size = 8
     c.run.eval.every = 0  # only at the end
@@ -51,11 +51,9 @@ def get_config(size="small"):
         c.run.data.subset = "0.1"
     if size == "weights":
         c.seeds = (1,)
-        c.arms = {"alone": base.changes(alone, "camvid"), "full": {}} | {
-            f"{page.__name__.split('.')[-1]}_{factor}_{cnn}": base.weighted(
-                page, "camvid", factor, cnn=cnn
-            )
-            for page in (dml, kdcl, full)
+        c.arms = {"alone": ablations.changes("alone", "camvid"), "full": {}} | {
+            f"{arm}_{factor}_{cnn}": base.weighted(arm, "camvid", factor, cnn=cnn)
+            for arm in ("dml", "kdcl", "full")
             for factor in (0.3, 1.0, 3.0)
             for cnn in (1.0, 0.1)
         }

@@ -7,7 +7,7 @@ these 30 are of, not on val: what is chosen here can be reported there. The base
 varied as the method's are.
 """
 
-from collabseg_jax.configs.ablations import alone, dml, full, full_correct, full_strong, kdcl
+from collabseg_jax.configs import ablations
 from collabseg_jax.configs.studies import base, shapes
 
 FACTORS = {"half": 0.5, "double": 2.0, "quadruple": 4.0, "octuple": 8.0}
@@ -26,21 +26,21 @@ def get_config():
         "region_cosine": {"losses.bsd_region.divergence": "cosine"},
         "region_mse": mse,
         "region_teacher": {"losses.bsd_region.space": "teacher"},
-        "correct": base.changes(full_correct, "quickstart"),
+        "correct": ablations.changes("full_correct", "quickstart"),
         "no_ramp": {"ramp_steps": 0},
         "long_ramp": {"ramp_steps": c.run.steps // 2},
-        **{name: base.weighted(full, "quickstart", factor) for name, factor in FACTORS.items()},
-        "double_region_mse": base.weighted(full, "quickstart", 2.0) | mse,
-        "full_strong": base.changes(full_strong, "quickstart"),
-        "alone": base.changes(alone, "quickstart"),
-        "dml": base.changes(dml, "quickstart"),
+        **{name: base.weighted("full", "quickstart", factor) for name, factor in FACTORS.items()},
+        "double_region_mse": base.weighted("full", "quickstart", 2.0) | mse,
+        "full_strong": ablations.changes("full_strong", "quickstart"),
+        "alone": ablations.changes("alone", "quickstart"),
+        "dml": ablations.changes("dml", "quickstart"),
         **{
-            f"dml_{name}": base.weighted(dml, "quickstart", factor)
+            f"dml_{name}": base.weighted("dml", "quickstart", factor)
             for name, factor in FACTORS.items()
         },
-        "kdcl": base.changes(kdcl, "quickstart"),
+        "kdcl": ablations.changes("kdcl", "quickstart"),
         **{
-            f"kdcl_{name}": base.weighted(kdcl, "quickstart", factor)
+            f"kdcl_{name}": base.weighted("kdcl", "quickstart", factor)
             for name, factor in FACTORS.items()
         },
     }

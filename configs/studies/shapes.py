@@ -8,13 +8,12 @@ minutes a run on two CPU cores, with two runs side by side. `few` and `long` are
 weights of the baselines that defaults.py chose as well; `long` with all and 700 steps (seven).
 """
 
-from collabseg_jax.configs.ablations import dml, full_strong, kdcl
 from collabseg_jax.configs.studies import base
 
 
 def get_config(size="small"):
     """See above."""
-    c = base.get_config("quickstart", (*base.PAGES, full_strong))
+    c = base.get_config("quickstart", (*base.ARMS, "full_strong"))
     c.run.eval.every = 0  # only at the end
     if size == "small":
         c.run.steps = 400
@@ -24,8 +23,8 @@ def get_config(size="small"):
     elif size == "few":
         c.run.steps = 400
         c.run.data.subset = "0.05"
-        c.arms["dml_double"] = base.weighted(dml, "quickstart", 2.0)
-        c.arms["kdcl_quadruple"] = base.weighted(kdcl, "quickstart", 4.0)
+        c.arms["dml_double"] = base.weighted("dml", "quickstart", 2.0)
+        c.arms["kdcl_quadruple"] = base.weighted("kdcl", "quickstart", 4.0)
     elif size == "long":
         c.run.steps = 700
     else:

@@ -18,12 +18,14 @@ def recorded(tmp_path):
     record = quickstart.get_config().to_dict()
     rows = record["losses"]
     record["losses"] = {k: rows[k] for k in ("ce", "hfd", "bsd_region", "bsd_pixel", "dml")}
-    later = ("cnn", "vit", "borrowed_grad", "space")
+    later = ("cnn", "vit", "space")
     for row in record["losses"].values():
         for key in later:
             row.pop(key, None)
     for student in ("cnn", "vit"):
         del record[student]["frozen"]
+    for key in ("borrowed_grad", "mask_ratio"):
+        del record["bridges"][key]
     (tmp_path / "config.json").write_text(json.dumps({"config": record}))
     return tmp_path
 
@@ -37,7 +39,7 @@ def test_a_run_from_before_there_were_more_losses_goes_on(recorded):
     [
         ("losses.at.weight", 1.0),
         ("losses.hfd.vit", 0.5),
-        ("losses.hfd.borrowed_grad", True),
+        ("bridges.borrowed_grad", True),
         ("cnn.frozen", True),
         ("losses.dml.temperature", 2.0),
     ],
