@@ -12,9 +12,11 @@ import zlib
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_collections
+from flax.traverse_util import unflatten_dict
 
 from collabseg_jax import data
 from collabseg_jax.collab.pair import STUDENTS
@@ -41,7 +43,8 @@ ADDED_KEYS = {
     "losses.bsd_region.space": "common",
     **{f"{student}.frozen": False for student in STUDENTS},
 }
-# Keys that older workdirs have under another name: {theirs: today's}.
+FORMAT = 1  # of config.json; one more when a key moves or gets another meaning
+# Keys that records of format 0 have under another name: {theirs: today's}.
 MOVED_KEYS = {
     "losses.hfd.borrowed_grad": "bridges.borrowed_grad",
     "losses.mgd.mask_ratio": "bridges.mask_ratio",
@@ -88,11 +91,24 @@ def refuse_other_config(config, workdir: Path, *, also: Sequence[str] = ()) -> N
       also: free keys that are compared too, unless the workdir is older than they are.
     """
     path = workdir / "config.json"
-    if not path.exists():
-        return
+    if path.exists():
+        refuse_other_record(config, json.loads(path.read_text()), str(workdir), also=also)
+
+
+def refuse_other_record(
+    config: Any, record: dict[str, Any], where: str, *, also: Sequence[str] = ()
+) -> None:
+    """InputError if a run was trained with another configuration, naming the keys.
+
+    Args:
+      config: of the run that is wanted.
+      record: what config.json of the run that was trained holds.
+      where: that run's name in the error.
+      also: free keys that are compared too, unless the record is older than they are.
+    """
     now = experiment.flatten(config)
-    recorded = experiment.flatten_tree(json.loads(path.read_text())["config"])
-    before = ADDED_KEYS | {MOVED_KEYS.get(key, key): value for key, value in recorded.items()}
+    record = in_todays_format(record, where)
+    before = ADDED_KEYS | experiment.flatten_tree(record["config"])
     for key, value in now.items():
         row = re.match(r"losses\.\w+\.", key)
         if row and f"{row[0]}weight" not in before and now[f"{row[0]}weight"] == 0:
@@ -106,9 +122,25 @@ def refuse_other_config(config, workdir: Path, *, also: Sequence[str] = ()) -> N
     ]
     if differing:
         raise InputError(
-            f"{workdir} was trained with another configuration: {', '.join(differing)}; give "
+            f"{where} was trained with another configuration: {', '.join(differing)}; give "
             "another --workdir, or remove this one"
         )
+
+
+def in_todays_format(record: dict[str, Any], where: str) -> dict[str, Any]:
+    """What config.json of a run holds, with today's keys.
+
+    Raises:
+      InputError: a later version wrote it.
+    """
+    number = record.get("format", 0)
+    if number > FORMAT:
+        raise InputError(
+            f"{where} has format {number}, expected at most {FORMAT}: a later version wrote it"
+        )
+    flat = experiment.flatten_tree(record["config"])
+    keys = {MOVED_KEYS.get(key, key): value for key, value in flat.items()}
+    return record | {"format": FORMAT, "config": unflatten_dict(keys, sep=".")}
 
 
 def record_config(config, workdir: Path, *, fingerprint: str, spec: data.DatasetSpec) -> None:
@@ -136,6 +168,7 @@ def record_config(config, workdir: Path, *, fingerprint: str, spec: data.Dataset
     if jax.process_index() != 0:
         return
     record = {
+        "format": FORMAT,
         "config": config.to_dict(),
         "data_fingerprint": fingerprint,
         "spec": spec.to_record(),
@@ -170,11 +203,6 @@ def recorded_config(workdir, given) -> ml_collections.ConfigDict:
       InputError: nothing was trained there, or a key that is not free is given another value.
     """
     config = ml_collections.ConfigDict(_record(workdir)["config"])
-    for old, new in MOVED_KEYS.items():
-        if old in (recorded := experiment.flatten(config)):
-            config.update_from_flattened_dict({new: recorded[old]})
-            section, _, leaf = old.rpartition(".")
-            del config.losses[section.rpartition(".")[2]][leaf]
     recorded = experiment.flatten(config)
     sections = {key.rpartition(".")[0] for key in recorded}  # a loss may be younger than the run
     added = {k: v for k, v in ADDED_KEYS.items() if k.rpartition(".")[0] in sections}
@@ -211,4 +239,4 @@ def _record(workdir) -> dict:
     path = Path(workdir) / "config.json"
     if not path.is_file():
         raise InputError(f"{path} not found: nothing was trained in this workdir yet")
-    return json.loads(path.read_text())
+    return in_todays_format(json.loads(path.read_text()), str(path))
