@@ -150,7 +150,7 @@ def _pixels(objective, rng, logits: dict, labels, strip) -> dict:
         correct[name] = jnp.argmax(z, -1) == labels
     found = {}
     for name, term in objective.terms.items():
-        if not hasattr(term.fn, "unreduced"):
+        if term.unreduced is None:
             continue
         found[name] = {}
         for student in objective.learners(name):
@@ -166,7 +166,7 @@ def _pixels(objective, rng, logits: dict, labels, strip) -> dict:
             )
             key = jax.random.fold_in(key_of(rng, name, student), strip)
             options = objective.given(name, view, key)
-            found[name][student] = term.fn.unreduced(*term.arrays(view), **options)
+            found[name][student] = term.unreduced(*term.arrays(view), **options)
     return {"ce": ce, "correct": correct, "terms": found}
 
 
@@ -244,7 +244,7 @@ def evaluate(objective: Objective, output: PairOutput, labels, *, step, rng) -> 
                 value = losses.masked_mean(*pixels["terms"][term_name][name])
             else:
                 options = objective.given(term_name, view, key_of(rng, term_name, name))
-                value = term.fn(*term.arrays(view), **options)
+                value = term.loss(*term.arrays(view), **options)
             logs[f"{name}/{term_name}"] = value
             totals[name] += objective.weights[term_name][name] * ramp * value
         observed = diagnostics.teaching(

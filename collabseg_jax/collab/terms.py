@@ -72,20 +72,21 @@ class Term:
     """One row of the table.
 
     Attributes:
-      fn: a pure loss of one student. If it has `unreduced` (see `losses.reduce.mean_of`), that is
-        given strips of rows.
-      arrays: from a View (from Pixels, where `fn` has `unreduced`) to its positional arguments.
+      loss: a pure loss of one student; None if there is `unreduced`.
+      arrays: from a View (from Pixels for `unreduced`) to its positional arguments.
+      unreduced: the values of a loss and where they count; it is given strips of rows.
       needs: the kinds of cross features among them, of `KINDS`.
       takes: further keyword arguments that the objective hands over: "teacher_correct" and "rng"
         (for a selector), "num_classes".
-      of_pair: keys of its config row that `pair.build` takes instead of `fn`.
+      of_pair: keys of its config row that `pair.build` takes instead of the loss.
     """
 
-    fn: Callable
+    loss: Callable | None
     arrays: Callable[[View], tuple]
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
     of_pair: tuple[str, ...] = ()
+    unreduced: Callable | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,11 +95,6 @@ class Choice:
 
     option: str
     terms: dict[str, Term]
-
-    @property
-    def fn(self) -> Callable:
-        """The loss, the same for all."""
-        return next(iter(self.terms.values())).fn
 
 
 _SELECTS = ("teacher_correct", "rng")
@@ -124,14 +120,17 @@ TERMS = {
         },
     ),
     "bsd_pixel": Term(
-        losses.bsd_pixel,
+        None,
         lambda v: (v.logits, v.peer_logits, v.ce, v.peer_ce, v.valid),
         takes=_SELECTS,
+        unreduced=losses.bsd_pixel_map,
     ),
-    "dml": Term(losses.dml, lambda v: (v.logits, v.peer_logits, v.valid)),
+    "dml": Term(None, lambda v: (v.logits, v.peer_logits, v.valid), unreduced=losses.dml_map),
     "kd_mutual": Term(losses.kd_mutual, lambda v: (v.head_logits, v.peer_head_logits, v.valid)),
     "kdcl": Term(
-        losses.kdcl, lambda v: (v.logits, v.peer_logits, v.ce, v.peer_ce, v.labels, v.valid)
+        None,
+        lambda v: (v.logits, v.peer_logits, v.ce, v.peer_ce, v.labels, v.valid),
+        unreduced=losses.kdcl_map,
     ),
     "dist": Term(losses.dist, lambda v: (v.logits, v.peer_logits, v.valid)),
     "cwd": Choice(
