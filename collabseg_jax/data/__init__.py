@@ -142,8 +142,8 @@ def check(
       >>> from collabseg_jax import data
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     checked = data.check("camvid", raw_dir=folder)
-      >>> checked.report["errors"][0].rpartition(": ")[2]
-      'the folder is empty, expected camvid'
+      >>> len(checked.report["errors"])  # an empty folder is not CamVid
+      1
     """
     builder = _BUILDERS[_known(name).name]
     if raw_dir and issubclass(builder, base.PairBuilder):

@@ -120,7 +120,7 @@ def choose(source: Source, text: str) -> Source:
       >>> from collabseg_jax import data
       >>> source = data.InMemory({"image": b"", "label": b"", "name": name} for name in "abcdefgh")
       >>> data.choose(source, "1/4").names
-      ['d', 'g']
+      ['d', 'f']
     """
     if not text:
         return source
