@@ -9,7 +9,7 @@ import pytest
 from collabseg_jax.configs.studies import base
 from collabseg_jax.errors import InputError, RunError
 from collabseg_jax.modes import study
-from collabseg_jax.run import record as workdirs
+from collabseg_jax.run import record
 from tests.modes.test_comparison import results
 
 # Given a run's flags: puts there the results that lie ready in FAKES, or fails for lack of them.
@@ -217,7 +217,7 @@ def test_a_run_that_a_killed_study_left_at_work_is_not_joined(go, tmp_path):
     at_work = tmp_path / "study/full/0"
     at_work.mkdir(parents=True)
     refused = pytest.raises(RunError, match="full/0 is in use by process")
-    with workdirs.locked(at_work), refused:
+    with record.locked(at_work), refused:
         go(make_config())
     assert not (tmp_path / "study/alone").exists()
 
