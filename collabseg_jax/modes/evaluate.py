@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class Evaluator:
     def __init__(
         self,
         pair: Pair,
-        source: Sequence,
+        source: data.Source,
         spec: data.DatasetSpec,
         mesh: Mesh,
         *,
@@ -93,7 +93,7 @@ class Evaluator:
         return {"step": int(state.step), "split": self._split, "inference": seen, **scored}
 
 
-def make_evaluator(run: Run, source: Sequence, spec: data.DatasetSpec) -> Evaluator:
+def make_evaluator(run: Run, source: data.Source, spec: data.DatasetSpec) -> Evaluator:
     """The evaluator that `config.eval` describes."""
     how = run.config.eval
     return Evaluator(
