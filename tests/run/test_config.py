@@ -4,7 +4,7 @@ import pytest
 
 from collabseg_jax.configs import quickstart
 from collabseg_jax.errors import InputError
-from collabseg_jax.run import config as keys
+from collabseg_jax.run import config
 from collabseg_jax.run.pages import PAGES, find_page, load
 
 
@@ -16,9 +16,9 @@ def with_value(key, value):
 
 
 def test_every_range_is_that_of_a_key_and_holds_its_default():
-    flat = keys.flatten(load("base"))
-    assert set(keys.RANGES) <= set(flat)
-    keys.check(load("base"))
+    flat = config.flatten(load("base"))
+    assert set(config.RANGES) <= set(flat)
+    config.check(load("base"))
 
 
 @pytest.mark.parametrize(
@@ -38,9 +38,9 @@ def test_every_range_is_that_of_a_key_and_holds_its_default():
     ],
 )
 def test_bounds(key, good, bad, expected):
-    keys.check(with_value(key, good))
+    config.check(with_value(key, good))
     with pytest.raises(InputError) as error:
-        keys.check(with_value(key, bad))
+        config.check(with_value(key, bad))
     assert str(error.value).startswith(f"config.{key} is {bad!r}, expected {expected}")
 
 
@@ -56,17 +56,17 @@ def test_bounds(key, good, bad, expected):
 )
 def test_words(key, value, message):
     with pytest.raises(InputError, match=rf"config\.{key}.*") as error:
-        keys.check(with_value(key, value))
+        config.check(with_value(key, value))
     assert message in str(error.value)
 
 
 def test_what_belongs_together():
     with pytest.raises(InputError, match=r"config.data.scale is \(2.0, 0.5\), expected the small"):
-        keys.check(with_value("data.scale", (2.0, 0.5)))
+        config.check(with_value("data.scale", (2.0, 0.5)))
 
 
 def test_free_keys_do_not_decide_what_is_trained():
-    free = {key for key in keys.flatten(load("base")) if keys.is_free(key)}
+    free = {key for key in config.flatten(load("base")) if config.is_free(key)}
     assert {"eval.every", "log.profile", "data.raw_dir", "remat"} <= free
     assert not {"steps", "seed", "data.crop", "losses.hfd.weight", "bridges.mask_ratio"} & free
 
