@@ -53,7 +53,8 @@ def weighted_mean(values: jax.Array, weights: jax.Array, where: jax.Array) -> ja
     """
     if not values.shape == weights.shape == where.shape:
         raise ValueError(
-            f"values {values.shape}, weights {weights.shape} and where {where.shape} differ in shape"
+            f"values {values.shape}, weights {weights.shape} and where {where.shape} differ in "
+            "shape"
         )
     weights = jnp.where(where, widen(weights), 0.0)
     kept = jnp.where(where, widen(values), 0.0)
