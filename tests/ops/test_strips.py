@@ -1,4 +1,4 @@
-"""Strips of an enlarged map: the same numbers as the whole of it, forward and back."""
+"""Strips of an enlarged map: the values and gradients of the whole map."""
 
 import jax
 import jax.numpy as jnp
