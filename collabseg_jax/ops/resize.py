@@ -1,5 +1,6 @@
 """Bilinear resizing."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,9 @@ from collabseg_jax.ops.precision import wide_dtype
 SCOPE = "resize"  # name scope of the equations of a resize; those who count MACs skip it
 
 
-def resize_bilinear(x: jax.Array, shape: Any, *, align_corners: bool = False) -> jax.Array:
+def resize_bilinear(
+    x: jax.Array, shape: Sequence[int], *, align_corners: bool = False
+) -> jax.Array:
     """Bilinear interpolation without antialiasing; equals torch's F.interpolate(mode="bilinear").
 
     Output o reads the input at (o + 0.5) * in / out - 0.5, clamped to the map; with
