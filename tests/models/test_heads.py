@@ -163,7 +163,7 @@ def test_folded_and_plain_heads_are_one_function(train):
     flat, _ = jax.tree_util.tree_flatten_with_path(plain_grads)
     for (path, expected), got in zip(flat, jax.tree.leaves(folded_grads), strict=True):
         if train and "project" in str(path) and "bias" in str(path):
-            # BatchNorm takes these offsets out again: both gradients are rounding.
+            # BatchNorm cancels these offsets: both gradients are rounding errors.
             assert max(float(jnp.abs(g).max()) for g in (got, expected)) < 1e-2
             continue
         assert cases.difference(got, expected) < 2e-5, path

@@ -246,7 +246,7 @@ FLOAT64 = (
     ("run", "definition", "arguments"), [{c.id: c for c in CASES}[name] for name in FLOAT64]
 )
 def test_float64_stays_float64(run, definition, arguments):
-    """Nothing on the way, forward or backward, is rounded to float32."""
+    """Neither the forward nor the backward pass rounds anything to float32."""
     inputs = _draw(arguments, np.float64)
     expected = definition(*inputs)
     gradients = []
