@@ -210,7 +210,7 @@ BAD = [
         lambda raw: next(raw.glob("gtFine/val/*/*1_gtFine_labelIds.png")).rename(
             raw / "gtFine/val/frankfurt/frankfurt_000000_000001_gtFine_labelTrainIds.png"
         ),
-        "frankfurt_000000_000001_gtFine_labelTrainIds.png: without a ._gtFine_labelIds.png beside "
+        "frankfurt_000000_000001_gtFine_labelTrainIds.png: without a ._gtFine_labelIds.png next to "
         "it, .*expected one of the two kinds for all images",
     ),
     (

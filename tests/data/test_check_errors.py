@@ -122,7 +122,7 @@ def test_mixed_encodings_are_told_of_by_name(tmp_path):
     # Five of six have labelTrainIds: these are read, the sixth is named.
     assert report["errors"] == [
         "gtFine/val/frankfurt/frankfurt_000000_000001_gtFine_labelIds.png: without a "
-        "*_gtFine_labelTrainIds.png beside it, while others have no *_gtFine_labelIds.png, "
+        "*_gtFine_labelTrainIds.png next to it, while others have no *_gtFine_labelIds.png, "
         "expected one of the two kinds for all images"
     ]
     assert {split: row["pairs"] for split, row in report["splits"].items()} == {
