@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from collabseg_jax.run import record as workdirs
+from collabseg_jax.run import record
 
 MOMENTS = ("starting", "training", "saving")
 ROOT = Path(__file__).parent.parent
@@ -99,7 +99,7 @@ def live_and_die(a, workdir, workers, *, aim, took, chance):
 
 
 def arrays(workdir):
-    config = workdirs.recorded_config(workdir, ConfigDict())
+    config = record.recorded_config(workdir, ConfigDict())
     return tiny.trained_arrays(workdir, config)
 
 

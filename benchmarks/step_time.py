@@ -17,8 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import timing
 
-from collabseg_jax.collab import objective, optim, sharding, state, step
-from collabseg_jax.collab import pair as pairs
+from collabseg_jax.collab import objective, optim, pair, programs, sharding, state
 from collabseg_jax.configs import ablations
 from collabseg_jax.run import runtime
 
@@ -74,8 +73,8 @@ def build(a):
     batch = {"image": image, "label": label, "valid": np.ones(a.batch, bool)}
     config = ablations.get_config("alone" if a.solo else a.losses)
     table = {name: dict(row) for name, row in config.losses.items()}
-    goal = objective.build(table, strip_rows=a.rows)
-    pair = pairs.build(
+    goal = objective.build_objective(table, strip_rows=a.rows)
+    students = pair.build_pair(
         a.cnn,
         a.vit,
         num_classes=a.classes,
@@ -86,15 +85,19 @@ def build(a):
         cnn_options={"separable": a.separable == "true"},
         vit_options={"head": a.head},
     )
-    sgd = optim.build("sgd", lr=0.01, steps=10**6, power=0.9, weight_decay=1e-4, clip_norm=10.0)
-    adamw = optim.build("adamw", lr=6e-5, steps=10**6, weight_decay=0.01, clip_norm=1.0)
+    sgd = optim.build_optimizer(
+        "sgd", lr=0.01, steps=10**6, power=0.9, weight_decay=1e-4, clip_norm=10.0
+    )
+    adamw = optim.build_optimizer("adamw", lr=6e-5, steps=10**6, weight_decay=0.01, clip_norm=1.0)
     optimizers = {"cnn": sgd, "vit": adamw, "bridges": adamw}
     created = jax.jit(  # one program, not one for each operation
-        lambda: state.create(pairs.init(pair, jax.random.key(0)), optimizers, jax.random.key(1))
+        lambda: state.create_state(
+            pair.init(students, jax.random.key(0)), optimizers, jax.random.key(1)
+        )
     )()
     params = {k: count(getattr(created, k).params) for k in optimizers}
     if a.solo:
-        part, model, tx = getattr(created, a.solo), getattr(pair, a.solo), optimizers[a.solo]
+        part, model, tx = getattr(created, a.solo), getattr(students, a.solo), optimizers[a.solo]
         fn = jax.jit(functools.partial(solo_step, model=model, tx=tx), donate_argnums=(0, 1, 2))
         carry = (part.params, part.opt_state, part.batch_stats)
         batch = jax.device_put(batch)
@@ -109,7 +112,9 @@ def build(a):
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
     layout = sharding.train_layout(mesh, batch_size=a.batch, crop=(height, width))
     batch = layout.place(batch)
-    fn = step.jit_train_step(layout, pair=pair, objective=goal, optimizers=optimizers, jitter={})
+    fn = programs.jit_train_step(
+        layout, pair=students, objective=goal, optimizers=optimizers, jitter={}
+    )
     created = jax.device_put(created, sharding.replicated(mesh))
     compiled = fn.lower(created, batch).compile()
 

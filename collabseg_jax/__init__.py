@@ -4,11 +4,13 @@
 `metrics` and `interop` are usable on their own.
 """
 
+from typing import Any
+
 __version__ = "0.1.0"
 __all__ = ["load"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     # Imported on first use: a student of losses need not wait for orbax and TFDS.
     if name == "load":
         from collabseg_jax.modes.predict import load

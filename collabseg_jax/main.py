@@ -1,25 +1,54 @@
-"""The command line: `python -m collabseg_jax.main --config configs/NAME.py [--mode=MODE] ...`."""
+"""The command line: `collabseg --config=PAGE [--mode=MODE]`, or `python -m collabseg_jax.main`."""
 
+import dataclasses
 import difflib
+import importlib
 import os
 import re
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from collabseg_jax.errors import InputError, RunError, unknown
-from collabseg_jax.run import config as config_file
 from collabseg_jax.run import runtime
+from collabseg_jax.run.pages import find_page, load
 
 DEFAULT_CONFIG = "configs/quickstart.py"
-MODES = ("train", "eval", "predict", "export", "prepare", "check", "describe", "compile", "study")
-DISTRIBUTED_MODES = ("train", "eval")
-WORKDIR_MODES = ("eval", "predict", "export")  # of a run that is recorded there
-LOST = "UNKNOWN|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|FAILED_PRECONDITION"
+
+
+@dataclasses.dataclass(frozen=True)
+class Mode:
+    """A word of `--mode`.
+
+    Attributes:
+      module: in `collabseg_jax.modes`; its `run(config, workdir)` does the work.
+      distributed: whether several processes may share the work.
+      recorded: whether it is about the run that is recorded in the workdir.
+      failed: the key of its result that is not empty if it found something wrong.
+    """
+
+    module: str
+    distributed: bool = False
+    recorded: bool = False
+    failed: str = ""
+
+
+MODES = {
+    "train": Mode("train", distributed=True),
+    "eval": Mode("evaluate", distributed=True, recorded=True),
+    "predict": Mode("predict", recorded=True),
+    "export": Mode("export", recorded=True),
+    "prepare": Mode("prepare"),
+    "check": Mode("check", failed="errors"),
+    "describe": Mode("describe"),
+    "compile": Mode("compile"),
+    "study": Mode("study", failed="failed"),
+}
 
 flags.DEFINE_string("workdir", "", "where the run lives; default: runs/<config name>")
 flags.DEFINE_string("mode", "train", " | ".join(MODES))
@@ -38,97 +67,65 @@ def config_name(path: str) -> str:
 
     configs/ablations.py:dml,camvid -> ablations_dml_camvid
     """
-    path, _, argument = path.partition(":")
-    path = Path(path).with_suffix("")
+    name, _, argument = path.partition(":")
+    page = Path(name).with_suffix("")
     if argument:
-        path = path.with_name(f"{path.name}_{argument.replace(',', '_')}")
-    parts = path.parts
+        page = page.with_name(f"{page.name}_{argument.replace(',', '_')}")
+    parts = page.parts
     if "configs" in parts:
         parts = parts[len(parts) - parts[::-1].index("configs") :]
-    return str(Path(*parts)) if "configs" in path.parts else parts[-1]
+    elif Path(name).is_file():
+        parts = parts[-1:]
+    return str(Path(*parts))
 
 
-def run(config, *, mode: str, workdir: str):
-    """Hand over to one mode.
+def run(config: Any, *, mode: str, workdir: str) -> Any:
+    """Hand over to one mode; what its `run` returns.
 
     Raises:
       InputError: an unknown mode, an address as workdir, or a study's config in another mode.
     """
+    if mode not in MODES:
+        raise unknown("mode", mode, MODES)
     if "://" in str(workdir):
         raise InputError(f"--workdir={workdir}: expected a folder of the file system, no address")
-    if mode in MODES and ("arms" in config) != (mode == "study"):
+    if ("arms" in config) != (mode == "study"):
         kind, expected = ("study", "run") if "arms" in config else ("run", "study")
         raise InputError(
             f"--mode={mode}: --config is that of a {kind}, expected that of a {expected} "
             "(studies are in configs/studies/)"
         )
-    if mode == "train":
-        from collabseg_jax.modes import train
-
-        return train.run(config, workdir)
-    if mode == "eval":
-        from collabseg_jax.modes import evaluate
-
-        return evaluate.run(config, workdir)
-    if mode == "predict":
-        from collabseg_jax.modes import predict
-
-        return predict.run(config, workdir)
-    if mode == "export":
-        from collabseg_jax.modes import export
-
-        return export.run(config, workdir)
-    if mode == "prepare":
-        from collabseg_jax.modes import prepare
-
-        return prepare.run(config)
-    if mode == "check":
-        from collabseg_jax.modes import check
-
-        return check.run(config, workdir)
-    if mode == "describe":
-        from collabseg_jax.modes import describe
-
-        return describe.run(config)
-    if mode == "compile":
-        from collabseg_jax.modes import compile as ahead
-
-        return ahead.run(config)
-    if mode == "study":
-        from collabseg_jax.modes import study
-
-        return study.run(config, workdir)
-    raise unknown("mode", mode, MODES)
+    module = importlib.import_module(f"collabseg_jax.modes.{MODES[mode].module}")
+    return module.run(config, workdir)
 
 
-def _main(argv) -> int:
+def _main(argv: list[str]) -> int:
     """Parse, then run one mode; the exit code."""
     app.define_help_flags()
-    rest = _parse(argv)
+    page = _config_path(argv)
+    rest = _parse(argv, page)
     if len(rest) > 1:
         raise InputError(f"unexpected argument {rest[1]!r}; flags look like --config.steps=100")
-    logging.set_verbosity(logging.WARNING)
-    path = flags.FLAGS["config"].config_filename
-    workdir = os.path.expanduser(flags.FLAGS.workdir) or str(Path("runs") / config_name(path))
-    from collabseg_jax.run import distributed
+    values = flags.FLAGS
+    logging.set_verbosity(logging.FATAL)  # orbax is talkative
+    workdir = os.path.expanduser(values.workdir) or str(Path("runs") / config_name(page))
+    from collabseg_jax.run import distributed  # imports JAX: a mistyped flag need not wait for it
 
-    if flags.FLAGS.coordinator_address and flags.FLAGS.mode not in DISTRIBUTED_MODES:
+    mode = MODES.get(values.mode)
+    if values.coordinator_address and not (mode and mode.distributed):
         raise InputError(
-            f"--mode={flags.FLAGS.mode} runs in a single process, expected no --coordinator_address"
+            f"--mode={values.mode} runs in a single process, expected no --coordinator_address"
         )
-    distributed.start(
-        flags.FLAGS.coordinator_address, flags.FLAGS.num_processes, flags.FLAGS.process_id
-    )
-    of_workdir = flags.FLAGS.mode in WORKDIR_MODES and "arms" not in flags.FLAGS.config
-    config = _given() if of_workdir else flags.FLAGS.config
-    result = run(config, mode=flags.FLAGS.mode, workdir=workdir)
-    failed = {"check": "errors", "study": "failed"}.get(flags.FLAGS.mode)
-    return 1 if failed and result[failed] else 0
+    distributed.start(values.coordinator_address, values.num_processes, values.process_id)
+    recorded = mode and mode.recorded and "arms" not in values.config
+    config = _given() if recorded else values.config
+    result = run(config, mode=values.mode, workdir=workdir)
+    return 1 if mode and mode.failed and result[mode.failed] else 0
 
 
 def _given() -> ml_collections.ConfigDict:
     """The keys that the command line sets, without those of the file."""
-    given = {}
+    given: dict[str, Any] = {}
     for key, value in config_flags.get_override_values(flags.FLAGS["config"]).items():
         *sections, name = key.split(".")
         at = given
@@ -138,20 +135,8 @@ def _given() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(given)
 
 
-def _parse(argv: list[str]) -> list[str]:
-    """The arguments that are no flags; InputError for a flag that cannot be."""
-    path = _config_path(argv)
-    if not Path(path.split(":")[0]).is_file():
-        raise InputError(f"--config={path}: no such file, expected one like configs/quickstart.py")
-    try:
-        # Here and not at the top of the file: it already reads the overrides in sys.argv.
-        config_flags.DEFINE_config_file("config", DEFAULT_CONFIG, "a file of configs/")
-        return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _explain(error, argv, path) from error
-
-
 def _config_path(argv: list[str]) -> str:
+    """What `--config` says: NAME or NAME:ARGUMENT."""
     for i, argument in enumerate(argv):
         if argument in ("--config", "-config") and i + 1 < len(argv):
             return argv[i + 1]
@@ -160,10 +145,43 @@ def _config_path(argv: list[str]) -> str:
     return DEFAULT_CONFIG
 
 
-def _explain(error: Exception, argv: list[str], path: str) -> InputError:
-    """One line for an override that the config has no place for, or another bad flag."""
+def _parse(argv: list[str], page: str) -> list[str]:
+    """The arguments that are no flags; InputError for a flag that is wrong.
+
+    Args:
+      argv: `sys.argv` itself: the library of config flags reads the overrides there.
+      page: of `_config_path`.
+    """
+    name, colon, argument = page.partition(":")
+    file = find_page(name)
+    if file is None:
+        raise InputError(f"--config={name}: no such file, expected one like configs/quickstart.py")
+    argv[:] = [argv[0], f"--config={file}{colon}{argument}", *_without_config(argv[1:])]
     try:
-        valid = _keys(config_file.load(path).to_dict())
+        # Here and not at the top of the file: it already reads the overrides in sys.argv.
+        config_flags.DEFINE_config_file("config", str(file), "a file of configs/")
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _explain(error, argv, page) from error
+
+
+def _without_config(arguments: list[str]) -> list[str]:
+    rest = iter(arguments)
+    kept = []
+    for argument in rest:
+        if argument in ("--config", "-config"):
+            next(rest, None)
+        elif not re.match(r"--?config=", argument):
+            kept.append(argument)
+    return kept
+
+
+def _explain(error: Exception, argv: list[str], page: str) -> InputError:
+    """One line for an override that the config has no place for, or another bad flag."""
+    from collabseg_jax.run.config import flatten
+
+    try:
+        valid = list(flatten(load(page)))
     except ValueError as refused:  # what follows the colon
         return InputError(str(refused))
     for argument in argv[1:]:
@@ -175,13 +193,6 @@ def _explain(error: Exception, argv: list[str], path: str) -> InputError:
                 f"unknown config key {match[1]!r}; did you mean {' or '.join(near or group)}?"
             )
     return InputError(str(error).splitlines()[0])
-
-
-def _keys(tree: dict, prefix: str = "") -> list[str]:
-    keys = []
-    for key, value in tree.items():
-        keys += _keys(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
-    return keys
 
 
 def cli() -> None:
@@ -196,7 +207,7 @@ def cli() -> None:
     runtime.keep_freed_memory()
     runtime.collect_garbage_less_often()
     try:
-        code = _main(sys.argv)  # config_flags reads sys.argv too, so it cannot be another list
+        code = _main(sys.argv)
     except InputError as error:
         _end(2, f"error: {error}")
     except RunError as error:
@@ -204,14 +215,14 @@ def cli() -> None:
     except Exception as error:
         from collabseg_jax.run import distributed
 
-        if distributed.is_joined():
-            # What a collective raises whose other end is gone is a status of XLA.
-            status = re.match(rf"({LOST}): .*", str(error))
-            _end(1, f"error: {distributed.lost(status[0])}" if status else traceback.format_exc())
-        raise
+        if not distributed.is_joined():
+            raise
+        line = distributed.line_of_lost(error)
+        _end(1, f"error: {line}" if line else traceback.format_exc())
     except KeyboardInterrupt:
         _end(130, "interrupted")
-    _end(code)
+    else:
+        _end(code)
 
 
 def _end(code: int, line: str = "") -> None:

@@ -17,7 +17,8 @@ def get_config():
     c.precision = "float32"
     c.warmup_steps = -1  # of the ViT's and the bridges' learning rate; -1: a twentieth of steps
     c.ramp_steps = -1  # of all weights but ce's; -1: a quarter of steps
-    c.remat = False  # work the insides of encoder blocks out again on the way back: less memory
+    # Recompute the activations of encoder blocks in the backward pass: less memory, more time.
+    c.remat = False
     # Rows of each image whose predictions the losses hold at a time; 0: all; -1: as many as take
     # 16 MiB an image, and all if mesh.space > 1. Less memory, the same losses (select=random draws
     # others).
@@ -62,7 +63,7 @@ def get_config():
     c.cnn.frozen = False  # teaches and does not learn: ordinary distillation
     c.cnn.optimizer = "sgd"  # sgd | adamw, without warm-up
     c.cnn.lr = 0.01
-    c.cnn.momentum = 0.9  # of sgd
+    c.cnn.momentum = -1.0  # of sgd; -1: 0.9; adamw has none
     c.cnn.weight_decay = 1e-4
     c.cnn.power = 0.9  # of the poly schedule
     c.cnn.head_lr_mult = 1.0
@@ -83,7 +84,7 @@ def get_config():
     c.vit.frozen = False  # teaches and does not learn: ordinary distillation
     c.vit.optimizer = "adamw"
     c.vit.lr = 6e-5
-    c.vit.momentum = 0.9
+    c.vit.momentum = -1.0
     c.vit.weight_decay = 0.01
     c.vit.power = 1.0
     c.vit.head_lr_mult = 10.0
@@ -95,8 +96,8 @@ def get_config():
     c.bridges.weight_decay = 0.0
     c.bridges.power = 1.0
     c.bridges.clip_norm = 1.0
-    c.bridges.borrowed_grad = False  # of hfd: the borrowed stages learn too
-    c.bridges.mask_ratio = 0.75  # of mgd: the share of positions that is masked
+    c.bridges.borrowed_grad = False  # whether the stage that hfd borrows learns from it too
+    c.bridges.mask_ratio = 0.75  # share of the positions that mgd masks
 
     # Every loss has weights too for what one student alone learns: with hfd.vit=0 only the CNN
     # learns from it. The factors count times `weight`.
@@ -152,6 +153,7 @@ def get_config():
 
     c.describe = ConfigDict()
     c.describe.size = (512, 512)  # height, width
+    c.describe.arrays = False  # every array of both students too
 
     c.compile = ConfigDict()
     c.compile.topology = ""  # TPUs that need not be here, like v5e:4x4; "": the devices here
@@ -163,6 +165,7 @@ def get_config():
     c.log = ConfigDict()
     c.log.every = 20
     c.log.samples = 4  # rows of samples.png
+    c.log.profile = ""  # steps to trace, like 100:105; the folder profile/ opens in TensorBoard
     c.log.gradients = False  # the gradient norm of each loss too; a backward pass for each
     return c
 

@@ -7,14 +7,14 @@ import sys
 import time
 from pathlib import Path
 
-from collabseg_jax.run import build as experiment
+from collabseg_jax.run.config import flatten
 
 ROOT = Path(__file__).parent.parent
 
 
 def flags_of(config):
     """The command-line flags that turn the quickstart into `config`."""
-    flat = experiment.flatten(config).items()
+    flat = flatten(config).items()
     flags = [f"--config.{key}={value}" for key, value in flat if value != ""]
     return [flag.replace("[", "(").replace("]", ")") for flag in flags]
 

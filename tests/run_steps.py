@@ -21,9 +21,8 @@ if "--float64" in sys.argv:  # before the package takes it for a default
     jnp.float32 = jnp.float64
 
 from collabseg_jax import models
-from collabseg_jax.collab import objective, sharding, state, step
-from collabseg_jax.collab import pair as pairs
-from collabseg_jax.collab.pair import STUDENTS
+from collabseg_jax.collab import objective, programs, sharding, state
+from collabseg_jax.collab.pair import PARTS, STUDENTS, Pair, init
 from collabseg_jax.run import distributed
 from tests import tiny
 
@@ -51,7 +50,7 @@ def make_pair(kind, needs):
         for name in ("deeplabv3plus_resnet18", "segformer_b0")
     )
     bridges = models.Bridges(cnn.stage_channels, vit.stage_channels, needs, dtype=jnp.float32)
-    return pairs.Pair(cnn, vit, bridges, needs)
+    return Pair(cnn, vit, bridges, needs)
 
 
 def mine(layout, batch):
@@ -67,17 +66,17 @@ def flat(prefix, tree):
 def main():
     a = parse()
     distributed.start(a.coordinator_address, a.num_processes, a.process_id)
-    goal = objective.build(tiny.FULL)
+    goal = objective.build_objective(tiny.FULL)
     pair = make_pair(a.pair, goal.needs)
     # Without clipping or decay, SGD's momentum after the first step is the gradient.
     optimizers = tiny.make_optimizers("sgd", lr=0.01, clip_norm=0.0)
     mesh = sharding.make_mesh(a.data, a.space)
     create = jax.jit(
-        lambda: state.create(pairs.init(pair, jax.random.key(0)), optimizers, jax.random.key(1)),
+        lambda: state.create_state(init(pair, jax.random.key(0)), optimizers, jax.random.key(1)),
         out_shardings=sharding.replicated(mesh),
     )
     layout = sharding.train_layout(mesh, batch_size=BATCH, crop=CROP)
-    train_step = step.jit_train_step(
+    train_step = programs.jit_train_step(
         layout, pair=pair, objective=goal, optimizers=optimizers, jitter={"brightness": 0.2}
     )
     current, found = create(), {}
@@ -87,10 +86,10 @@ def main():
         found |= flat(f"logs{i}", logs)
         if i == 0:
             found |= {f"gradient {k}": v for k, v in momentum(current).items()}
-    for name in step.PARTS:
+    for name in PARTS:
         found |= flat(f"parameter {name}", getattr(current, name).params)
     layout = sharding.eval_layout(mesh, batch_size=BATCH)
-    eval_step = step.jit_eval_step(layout, pair=pair, num_classes=tiny.CLASSES)
+    eval_step = programs.jit_eval_step(layout, pair=pair, num_classes=tiny.CLASSES)
     variables = {name: getattr(create(), name).variables for name in STUDENTS}
     confusion = eval_step(variables, mine(layout, tiny.make_batch(BATCH, CROP, seed=9)))
     found |= flat("confusion", confusion)
@@ -101,7 +100,7 @@ def main():
 
 def momentum(current):
     found = {}
-    for name in step.PARTS:
+    for name in PARTS:
         traces = [part.trace for part in getattr(current, name).opt_state if hasattr(part, "trace")]
         assert len(traces) == 1
         found |= flat(name, traces[0])

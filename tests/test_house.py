@@ -14,7 +14,8 @@ from collabseg_jax.collab import objective, pair, state
 from collabseg_jax.configs import ablations
 from collabseg_jax.errors import InputError
 from collabseg_jax.modes import study
-from collabseg_jax.run import build as experiment
+from collabseg_jax.run.build import make_run
+from collabseg_jax.run.config import flatten
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "collabseg_jax"
@@ -76,10 +77,10 @@ def test_every_config_builds(path, tmp_path):
     ).get_config()
     (tmp_path / "classes.txt").write_text("road\nsky\n")  # read for `folder` alone
     spec = data.get_spec(config.data.name, raw_dir=str(tmp_path))
-    built = experiment.build(config, num_classes=spec.num_classes)
+    built = make_run(config, spec=spec)
 
     def create(rng):
-        return state.create(pair.init(built.pair, rng), built.optimizers, rng)
+        return state.create_state(pair.init(built.pair, rng), built.optimizers, rng)
 
     created = jax.eval_shape(create, jax.random.key(0))
     images = jax.ShapeDtypeStruct((2, *config.data.crop, 3), jnp.float32)
@@ -94,12 +95,12 @@ def test_every_config_builds(path, tmp_path):
 @pytest.mark.parametrize("base", ablations.BASES)
 def test_every_ablation_is_another_one(base):
     """Each row is a config of its own; of the config it starts from, only its keys differ."""
-    start, seen = experiment.flatten(ablations.start(base)), {}
+    start, seen = flatten(ablations.start(base)), {}
     for name, changes in ablations.ABLATIONS.items():
         config = ablations.get_config(f"{name},{base}")
-        flat = experiment.flatten(config)
+        flat = flatten(config)
         assert {key for key in flat if flat[key] != start[key]} == set(changes)
-        goal = objective.build({k: dict(row) for k, row in config.losses.items()})
+        goal = objective.build_objective({k: dict(row) for k, row in config.losses.items()})
         used = sorted((k, sorted(goal.options[k].items())) for k in goal.weights)
         key = repr((used, goal.weights, goal.needs, dict(config.bridges)))
         assert key not in seen, f"{name} is {seen.get(key)} again"
@@ -152,7 +153,7 @@ def test_every_key_is_read():
     for key in studies_base.get_config("quickstart"):
         assert f"config.{key}" in text
     unread = []
-    for key in experiment.flatten(base.get_config()):
+    for key in flatten(base.get_config()):
         section, _, leaf = key.rpartition(".")
         as_keyword = section in ("cnn", "vit", "bridges") or section.startswith("losses.")
         pattern = rf"\b{leaf}\b" if as_keyword else rf"config\.{re.escape(key)}\b"

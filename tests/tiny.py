@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from collabseg_jax import data, models
-from collabseg_jax.collab import objective, optim, pair, sharding, state, step
+from collabseg_jax import models
+from collabseg_jax.collab import objective, optim, pair, programs, sharding, state
 from collabseg_jax.configs import quickstart
 from collabseg_jax.models.bridges import Bridges
 from collabseg_jax.models.layers import Conv, ConvNorm, LayerNorm, drop_path
 from collabseg_jax.models.outputs import SegOutput
-from collabseg_jax.run import build as experiment
+from collabseg_jax.run import build
 
 CLASSES = 3
 CHANNELS = {"cnn": (4, 6, 6, 8), "vit": (5, 7, 7, 9)}
@@ -98,7 +98,7 @@ def init(made):
 
 def make_optimizers(kind="sgd", lr=0.1, clip_norm=1.0):
     return {
-        name: optim.build(kind, lr=lr, steps=100, clip_norm=clip_norm)
+        name: optim.build_optimizer(kind, lr=lr, steps=100, clip_norm=clip_norm)
         for name in ("cnn", "vit", "bridges")
     }
 
@@ -117,16 +117,18 @@ def make_run(
     table=None, *, batch_size=4, data=1, space=1, optimizer="sgd", lr=0.1, ramp_steps=0, frozen=()
 ):
     """(state, jitted step, layout of batches) of a tiny run."""
-    goal = objective.build(table or FULL, ramp_steps=ramp_steps, frozen=frozen)
-    made = make_pair(goal.needs, frozen=frozen, **goal.pair_options)
+    goal = objective.build_objective(table or FULL, ramp_steps=ramp_steps, frozen=frozen)
+    made = make_pair(goal.needs, frozen=frozen)
     optimizers = {k: tx for k, tx in make_optimizers(optimizer, lr).items() if k not in frozen}
     mesh = sharding.make_mesh(data, space, devices=jax.devices()[: data * space])
     layout = sharding.train_layout(mesh, batch_size=batch_size, crop=(32, 48))
     variables = init(made)
     created = jax.device_put(
-        state.create(variables, optimizers, jax.random.key(1)), sharding.replicated(mesh)
+        state.create_state(variables, optimizers, jax.random.key(1)), sharding.replicated(mesh)
     )
-    fn = step.jit_train_step(layout, pair=made, objective=goal, optimizers=optimizers, jitter={})
+    fn = programs.jit_train_step(
+        layout, pair=made, objective=goal, optimizers=optimizers, jitter={}
+    )
     return created, fn, layout
 
 
@@ -154,6 +156,5 @@ def make_config(data_dir, **overrides):
 def trained_arrays(workdir, config):
     """All that is trained, and the step, from the newest checkpoint."""
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
-    classes = data.get_spec(config.data.name).num_classes
-    _, found = experiment.restore(workdir, config, num_classes=classes, mesh=mesh)
-    return jax.device_get({k: getattr(found, k) for k in ("cnn", "vit", "bridges", "step")})
+    trained = build.make_run(config, mesh=mesh).restore(workdir)
+    return jax.device_get({k: getattr(trained, k) for k in ("cnn", "vit", "bridges", "step")})

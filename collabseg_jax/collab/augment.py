@@ -7,18 +7,34 @@ MEAN = (0.485, 0.456, 0.406)  # of ImageNet, RGB in [0, 1]
 STD = (0.229, 0.224, 0.225)
 
 
-def normalize(images):
-    """uint8 [B, H, W, 3] -> float32, ImageNet mean and standard deviation."""
+def normalize(images: jax.Array) -> jax.Array:
+    """uint8 [B, H, W, 3] -> float32, by ImageNet's mean and standard deviation.
+
+    Example:
+      >>> white = jnp.full((1, 1, 1, 3), 255, jnp.uint8)
+      >>> [round(float(x), 3) for x in normalize(white)[0, 0, 0]]  # (1 - mean) / std
+      [2.249, 2.429, 2.64]
+    """
     return (images.astype(jnp.float32) / 255.0 - jnp.array(MEAN)) / jnp.array(STD)
 
 
-def color_jitter(images, rng, *, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0):
+def color_jitter(
+    images: jax.Array,
+    rng: jax.Array,
+    *,
+    brightness: float = 0.0,
+    contrast: float = 0.0,
+    saturation: float = 0.0,
+    hue: float = 0.0,
+) -> jax.Array:
     """Random brightness, contrast, saturation and hue, in this order, one draw of each an image.
 
     Args:
       images: uint8 [B, H, W, 3].
       rng: key.
-      brightness, contrast, saturation: each factor is uniform in [1 - value, 1 + value].
+      brightness: the factor is uniform in [1 - value, 1 + value].
+      contrast: the same.
+      saturation: the same.
       hue: the angle is uniform in [-value, value], in turns of the colour circle; at most 0.5.
     Returns:
       float32 [B, H, W, 3] in [0, 255]; the images unchanged if all strengths are 0.
@@ -39,13 +55,13 @@ def color_jitter(images, rng, *, brightness=0.0, contrast=0.0, saturation=0.0, h
     x = grey + (x - grey) * draws[2]
     x = jnp.clip(x, 0.0, 255.0)
     if hue:
-        # A key beside the three above, which stay what they are without hue.
+        # A fourth key: the three above stay what they are without hue.
         key = jax.random.fold_in(rng, 3)
         x = turn_hue(x, jax.random.uniform(key, (x.shape[0], 1, 1), minval=-hue, maxval=hue))
     return x
 
 
-def turn_hue(images, turns):
+def turn_hue(images: jax.Array, turns: jax.Array) -> jax.Array:
     """Adds to the hue H of HSV, and keeps S and V.
 
     Args:
@@ -67,7 +83,7 @@ def turn_hue(images, turns):
     )
     sixths = sixths + 6 * turns
 
-    def channel(offset):
+    def channel(offset: float) -> jax.Array:
         k = jnp.mod(sixths + offset, 6.0)
         return value - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0.0, 1.0)
 

@@ -1,4 +1,4 @@
-"""A user's own loss, found by name."""
+"""A user's own loss, imported by name."""
 
 import functools
 import importlib
@@ -18,12 +18,12 @@ def load(name: str) -> Callable:
       name: "package.module:function", or "path/to/file.py:function" (relative to where the program
         was started).
     Raises:
-      ValueError: no such module, file or function; one line that says what was looked for.
+      InputError: no such module, file or function; one line that says what was looked for.
     """
 
-    def refuse(found):
+    def refuse(problem: str) -> InputError:
         return InputError(
-            f"losses.custom.fn is {name!r}: {found}; expected package.module:function or "
+            f"losses.custom.fn is {name!r}: {problem}; expected package.module:function or "
             "path/to/file.py:function"
         )
 
@@ -35,6 +35,7 @@ def load(name: str) -> Callable:
             raise refuse(f"no file {place}")
         # Under a name that shadows no module; dataclasses look their own module up by it.
         spec = importlib.util.spec_from_file_location(f"custom_loss {place}", place)
+        assert spec is not None and spec.loader is not None  # it is a .py file
         module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)  # an error inside the file surfaces whole
     else:
@@ -42,7 +43,7 @@ def load(name: str) -> Callable:
             module = importlib.import_module(place)
         except ModuleNotFoundError as error:
             raise refuse(f"no module {error.name}") from None
-    found = getattr(module, function, None)
-    if not callable(found):
+    loss = getattr(module, function, None)
+    if not callable(loss):
         raise refuse(f"{place} has no function {function}")
-    return found
+    return loss

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from collabseg_jax import losses
 
 
-def spread(features) -> dict:
+def spread(features: jax.Array) -> dict[str, jax.Array]:
     """How much a map still tells apart: a collapse of the projections shows here first.
 
     Args:
@@ -27,12 +27,22 @@ def spread(features) -> dict:
     return {"std": jnp.sqrt(jnp.diag(covariance)).mean(), "rank": rank}
 
 
-def teaching(ce, peer_ce, correct, peer_correct, valid, *, grid) -> dict:
+def teaching(
+    ce: jax.Array,
+    peer_ce: jax.Array,
+    correct: jax.Array,
+    peer_correct: jax.Array,
+    valid: jax.Array,
+    *,
+    grid: tuple[int, ...],
+) -> dict[str, jax.Array]:
     """Where the peer teaches by the rule `lower_ce`, and who is right there.
 
     Args:
-      ce, peer_ce: [B, H, W] float32, nats.
-      correct, peer_correct: [B, H, W] bool, the most probable class is the label.
+      ce: the learner's cross-entropy, [B, H, W] float32, nats.
+      peer_ce: the peer's.
+      correct: [B, H, W] bool, the learner's most probable class is the label.
+      peer_correct: the same of the peer.
       valid: [B, H, W] bool.
       grid: (h, w) of the regions, as in `losses.bsd_region`.
     Returns:
@@ -45,18 +55,18 @@ def teaching(ce, peer_ce, correct, peer_correct, valid, *, grid) -> dict:
       "regions_learner_correct". A share of nothing is 0.
     """
     taught = losses.select_where("lower_ce", ce, peer_ce, valid)
-    found = {
+    observed = {
         "taught": losses.masked_mean(taught, valid),
         "teacher_correct": losses.masked_mean(peer_correct, taught),
     }
     for teacher, right in (("right", peer_correct), ("wrong", ~peer_correct)):
         for learner, too in (("wrong", ~correct), ("right", correct)):
-            found[f"taught_{teacher}_{learner}"] = losses.masked_mean(right & too, taught)
+            observed[f"taught_{teacher}_{learner}"] = losses.masked_mean(right & too, taught)
     own, has_valid = losses.cell_mean(ce, valid, grid)
     peers, _ = losses.cell_mean(peer_ce, valid, grid)
     regions = losses.select_where("lower_ce", own, peers, has_valid)
-    found["regions_taught"] = losses.masked_mean(regions, has_valid)
+    observed["regions_taught"] = losses.masked_mean(regions, has_valid)
     for who, right in (("teacher", peer_correct), ("learner", correct)):
         share, _ = losses.cell_mean(right, valid, grid)
-        found[f"regions_{who}_correct"] = losses.masked_mean(share, regions)
-    return found
+        observed[f"regions_{who}_correct"] = losses.masked_mean(share, regions)
+    return observed

@@ -1,6 +1,8 @@
 """Label maps of whole images, as the field makes them: windows, scales, mirroring, any size."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ from flax import struct
 
 from collabseg_jax import ops
 from collabseg_jax.collab import augment
-from collabseg_jax.collab.pair import STUDENTS
+from collabseg_jax.collab.pair import STUDENTS, Pair
 from collabseg_jax.data.transforms import MIN_SIDE
 from collabseg_jax.errors import InputError
 
@@ -34,8 +36,8 @@ class Inference:
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
 
-    def __post_init__(self):
-        """InputError for values that cannot be, by the keys of `config.eval`."""
+    def __post_init__(self) -> None:
+        """InputError for a value out of range, by the keys of `config.eval`."""
         if self.window and (len(self.window) != 2 or min(self.window) < MIN_SIDE):
             raise InputError(
                 f"config.eval.window is {self.window}, expected () or (height, width), both at "
@@ -59,7 +61,7 @@ class Inference:
 
 
 @struct.dataclass
-class View:
+class ScaledLogits:
     """Logits of one student for one scale of the images, mirrored or not.
 
     Attributes:
@@ -75,21 +77,29 @@ class View:
     align_corners: bool = struct.field(pytree_node=False, default=False)
 
 
-def views(variables, images, *, pair, students, how: Inference = Inference()) -> dict:
-    """Runs students on images.
+def apply_students(
+    variables: Mapping[str, Any],
+    images: jax.Array,
+    *,
+    pair: Pair,
+    students: Sequence[str],
+    how: Inference = Inference(),
+) -> dict[str, list[ScaledLogits]]:
+    """The logits of students for whole images.
 
     Args:
       variables: {student: {params, batch_stats}}, of those in `students`.
       images: uint8 [B, H, W, 3].
       pair: the students.
       students: which of "cnn", "vit".
+      how: windows, scales and mirroring.
     Returns:
-      {student: [View, ...]}, one for each scale, twice as many with `flip`.
+      {student: [ScaledLogits, ...]}, one for each scale, twice as many with `flip`.
     """
-    size, images = images.shape[1:3], augment.normalize(images)
-    made = {name: [] for name in students}
+    size, images = (images.shape[1], images.shape[2]), augment.normalize(images)
+    logits_of: dict[str, list[ScaledLogits]] = {name: [] for name in students}
     for scale in how.scales:
-        scaled = tuple(max(MIN_SIDE, round(side * scale)) for side in size)
+        scaled = (max(MIN_SIDE, round(size[0] * scale)), max(MIN_SIDE, round(size[1] * scale)))
         x = images
         if scaled != size:
             x = jax.image.resize(images, (len(images), *scaled, 3), "linear", antialias=True)
@@ -98,20 +108,20 @@ def views(variables, images, *, pair, students, how: Inference = Inference()) ->
             for name in students:
                 logits, align_corners = _apply(getattr(pair, name), variables[name], seen, how)
                 logits = logits[:, :, ::-1] if mirrored else logits
-                made[name].append(View(logits, size, scaled, align_corners))
-    return made
+                logits_of[name].append(ScaledLogits(logits, size, scaled, align_corners))
+    return logits_of
 
 
-def _apply(model, variables, images, how: Inference):
+def _apply(model: Any, variables: Any, images: jax.Array, how: Inference) -> tuple[jax.Array, bool]:
     """(logits, align_corners) of images float32 [B, H, W, 3], in windows if there are several."""
-    size = images.shape[1:3]
+    size = (images.shape[1], images.shape[2])
     window = tuple(map(min, how.window or size, size))
     if window == size:
         output = model.apply(variables, images, train=False)
         return output.logits, output.align_corners
     corners = window_corners(size, window, how.stride)
 
-    def add(total, corner):
+    def add(total: jax.Array, corner: jax.Array) -> tuple[jax.Array, None]:
         place = (0, *corner, 0)
         piece = jax.lax.dynamic_slice(images, place, (len(images), *window, 3))
         logits = model.apply(variables, piece, train=False).logits_at(window)
@@ -126,13 +136,21 @@ def _apply(model, variables, images, how: Inference):
     return total / count[..., None], False
 
 
-def window_corners(size, window, stride=()) -> np.ndarray:
+def window_corners(
+    size: tuple[int, int], window: tuple[int, ...], stride: tuple[int, ...] = ()
+) -> np.ndarray:
     """(top, left) of the windows that cover an image, int32 [N, 2].
 
     They begin every `stride`; the last of a row or column is moved back into the image.
 
     Args:
-      size: (H, W) of the image; window: not larger; stride: () for two thirds of the window.
+      size: (H, W) of the image.
+      window: (height, width), not larger.
+      stride: (vertical, horizontal); () for two thirds of the window.
+
+    Example:
+      >>> window_corners((4, 6), (4, 4), (2, 2)).tolist()
+      [[0, 0], [0, 2]]
     """
     stride = stride or tuple(max(1, side * 2 // 3) for side in window)
     starts = [
@@ -142,7 +160,13 @@ def window_corners(size, window, stride=()) -> np.ndarray:
     return np.array([(top, left) for top in starts[0] for left in starts[1]], np.int32)
 
 
-def label_maps(made: dict, shape, *, outputs, sizes=None) -> dict:
+def label_maps(
+    logits_of: Mapping[str, list[ScaledLogits]],
+    shape: tuple[int, int],
+    *,
+    outputs: Sequence[str],
+    sizes: jax.Array | None = None,
+) -> dict[str, jax.Array]:
     """The likeliest classes at each pixel.
 
     Logits are interpolated to the pixel, their softmaxes averaged over the views; "ensemble" is the
@@ -150,7 +174,7 @@ def label_maps(made: dict, shape, *, outputs, sizes=None) -> dict:
     are never held at once.
 
     Args:
-      made: of `views`, at least for the students that `outputs` needs.
+      logits_of: of `apply_students`, at least for the students that `outputs` needs.
       shape: (H', W') of the maps.
       outputs: any of "cnn", "vit", "ensemble".
       sizes: int [B, 4]: height and width of each image without its padding, and of the part of the
@@ -158,15 +182,15 @@ def label_maps(made: dict, shape, *, outputs, sizes=None) -> dict:
     Returns:
       {output: uint8 [B, H', W']}.
     """
-    batch, classes = (next(iter(made.values()))[0].logits.shape[i] for i in (0, 3))
+    batch, classes = (next(iter(logits_of.values()))[0].logits.shape[i] for i in (0, 3))
     height, width = shape
     rows = min(height, max(1, _STRIP // (batch * width * classes)))
     starts = np.minimum(np.arange(0, height, rows), height - rows)
     columns = jnp.arange(width)
 
-    def strip(start):
-        mean = {}
-        for name, own in made.items():
+    def strip(start: Any) -> dict[str, jax.Array]:
+        mean: dict[str, Any] = {}
+        for name, own in logits_of.items():
             scores = [_at(view, start + jnp.arange(rows), columns, sizes) for view in own]
             mean[name] = sum(map(jax.nn.softmax, scores)) / len(scores)
         if "ensemble" in outputs:
@@ -176,7 +200,7 @@ def label_maps(made: dict, shape, *, outputs, sizes=None) -> dict:
     if rows == height:
         return strip(0)
 
-    def put(maps, start):
+    def put(maps: dict[str, jax.Array], start: jax.Array) -> tuple[dict[str, jax.Array], None]:
         new = strip(start)
         place = {
             name: jax.lax.dynamic_update_slice(maps[name], new[name], (0, start, 0))
@@ -188,7 +212,9 @@ def label_maps(made: dict, shape, *, outputs, sizes=None) -> dict:
     return jax.lax.scan(put, empty, jnp.asarray(starts))[0]
 
 
-def _at(view: View, rows, columns, sizes):
+def _at(
+    view: ScaledLogits, rows: jax.Array, columns: jax.Array, sizes: jax.Array | None
+) -> jax.Array:
     """Logits [B, len(rows), len(columns), K] at pixels of the label map."""
     x = view.logits
     if sizes is None and (len(rows), len(columns)) == view.image == view.scaled:
@@ -209,7 +235,7 @@ def _at(view: View, rows, columns, sizes):
     return x
 
 
-def _interpolate(x, at, axis: int):
+def _interpolate(x: jax.Array, at: jax.Array, axis: int) -> jax.Array:
     """Reads x [B, ..] between its elements along an axis, at [B or 1, N], held within the map."""
     at = jnp.clip(at, 0, x.shape[axis] - 1)
     low = jnp.floor(at).astype(jnp.int32)

@@ -1,6 +1,7 @@
 """One optimizer for each TrainState, by the conventions of its family."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,41 +13,43 @@ from collabseg_jax.errors import InputError, unknown
 def poly_schedule(lr: float, *, steps: int, power: float, warmup_steps: int = 0) -> optax.Schedule:
     """lr * (1 - step / steps) ** power, after a linear warm-up from lr * 1e-6.
 
+    Args:
+      lr: at the start.
+      steps: of the run; the rate is 0 there and after it.
+      power: of the decay.
+      warmup_steps: 0 for none.
     Source: Chen et al. 2017 (poly); Xie et al. 2021 (with warm-up).
+
+    Example:
+      >>> schedule = poly_schedule(0.1, steps=100, power=1.0)
+      >>> round(float(schedule(75)), 4)
+      0.025
     """
 
-    def schedule(step):
-        value = lr * (1 - jnp.minimum(step / steps, 1.0)) ** power
-        if warmup_steps > 0:
-            value *= jnp.minimum(1.0, jnp.maximum(step / warmup_steps, 1e-6))
-        return value
+    decay = optax.polynomial_schedule(lr, 0.0, power, steps)
+    if warmup_steps == 0:
+        return decay
 
-    return schedule
+    def warmed_up(step: Any) -> Any:
+        return decay(step) * jnp.minimum(1.0, jnp.maximum(step / warmup_steps, 1e-6))
+
+    return warmed_up
 
 
-def _decayed(params):
+def _decayed(params: Any) -> Any:
     """True for kernels; norms and biases (rank 1) are not decayed."""
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
-def _head_scale(params, multiplier: float):
-    """`multiplier` for everything outside the encoder (the `backbone` subtree), else 1."""
+def _outside_encoder(params: Any) -> Any:
+    """True for everything outside the encoder (the `backbone` subtree)."""
     return {
-        name: jax.tree.map(lambda _, n=name: 1.0 if n == "backbone" else multiplier, subtree)
+        name: jax.tree.map(lambda _, n=name: n != "backbone", subtree)
         for name, subtree in params.items()
     }
 
 
-def _scale_head(multiplier: float) -> optax.GradientTransformation:
-    def update(updates, state, params=None):
-        del params
-        scales = _head_scale(updates, multiplier)
-        return jax.tree.map(lambda u, s: u * s, updates, scales), state
-
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
-
-
-def build(
+def build_optimizer(
     optimizer: str,
     *,
     lr: float,
@@ -54,7 +57,7 @@ def build(
     warmup_steps: int = 0,
     power: float = 1.0,
     weight_decay: float = 0.0,
-    momentum: float = 0.9,
+    momentum: float | None = None,
     head_lr_mult: float = 1.0,
     clip_norm: float = 0.0,
 ) -> optax.GradientTransformation:
@@ -63,14 +66,23 @@ def build(
     Args:
       optimizer: "sgd" (weight decay is added to the gradient, as in torch) or "adamw".
       lr: of the encoder; everything else has `head_lr_mult` times it.
-      steps, warmup_steps, power: see `poly_schedule`.
+      steps: see `poly_schedule`.
+      warmup_steps: see `poly_schedule`.
+      power: see `poly_schedule`.
       weight_decay: of kernels; none on norms and biases.
+      momentum: of "sgd", in [0, 1); None for 0.9. "adamw" has none.
+      head_lr_mult: see `lr`.
       clip_norm: global norm that this part's gradient is clipped to; 0 for no clipping.
     Raises:
-      ValueError: unknown optimizer, or a number that cannot be.
+      InputError: unknown optimizer, or a number out of range.
     """
     if steps < 1:
         raise InputError(f"steps is {steps}, expected at least 1")
+    if optimizer not in ("sgd", "adamw"):
+        raise unknown("optimizer", optimizer, ("sgd", "adamw"))
+    if optimizer == "adamw" and momentum is not None:
+        raise InputError(f"momentum is {momentum}, expected none with adamw: its betas are fixed")
+    momentum = 0.9 if momentum is None else momentum
     numbers = {"lr": lr, "power": power, "weight_decay": weight_decay, "momentum": momentum}
     numbers |= {"head_lr_mult": head_lr_mult, "clip_norm": clip_norm}
     for key, value in numbers.items():
@@ -82,13 +94,11 @@ def build(
     decay = optax.add_decayed_weights(weight_decay, mask=_decayed)
     if optimizer == "sgd":
         chain = [decay, optax.trace(decay=momentum)]
-    elif optimizer == "adamw":
-        chain = [optax.scale_by_adam(), decay]
     else:
-        raise unknown("optimizer", optimizer, ("sgd", "adamw"))
+        chain = [optax.scale_by_adam(), decay]
     if clip_norm > 0:
         chain.insert(0, optax.clip_by_global_norm(clip_norm))
     if head_lr_mult != 1.0:
-        chain.append(_scale_head(head_lr_mult))
+        chain.append(optax.masked(optax.scale(head_lr_mult), _outside_encoder))
     schedule = poly_schedule(lr, steps=steps, power=power, warmup_steps=warmup_steps)
     return optax.chain(*chain, optax.scale_by_learning_rate(schedule))

@@ -6,6 +6,8 @@ image; XLA inserts the exchange of the rows at the borders.
 
 import dataclasses
 import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,23 +20,26 @@ from collabseg_jax.errors import InputError
 MIN_ROWS = 64
 
 
-def make_mesh(data: int = -1, space: int = 1, *, devices=None) -> Mesh:
+def make_mesh(
+    data: int = -1, space: int = 1, *, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
     """A mesh over all devices of all processes (or those given).
 
     Args:
       data: devices along the batch; -1 for all that `space` leaves.
       space: devices along the rows of each image.
+      devices: None for all of all processes.
     Raises:
-      ValueError: the product is not the number of devices.
+      InputError: the product is not the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    found = f"config.mesh is data={data}, space={space}"
+    given = f"config.mesh is data={data}, space={space}"
     if space < 1 or len(devices) % space:
-        raise InputError(f"{found}; expected a space that divides the {len(devices)} device(s)")
+        raise InputError(f"{given}; expected a space that divides the {len(devices)} device(s)")
     if data == -1:
         data = len(devices) // space
     if data * space != len(devices):
-        raise InputError(f"{found}; expected data * space = {len(devices)}, the devices there are")
+        raise InputError(f"{given}; expected data * space = {len(devices)}, the devices there are")
     axes = (AxisType.Auto,) * 2
     return jax.make_mesh((data, space), ("data", "space"), axis_types=axes, devices=devices)
 
@@ -75,10 +80,10 @@ class Layout:
         return _rows(self.shardings["valid"], self.batch_size)
 
     @property
-    def _axes(self) -> tuple:
+    def _axes(self) -> tuple[Any, ...]:
         return ("data", "space") if self.spatial else (("data", "space"),)
 
-    def place(self, batch: dict) -> dict:
+    def place(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """This process's rows of a batch, in the order of `rows`, -> global arrays."""
         rows = self.shardings["valid"]  # of a key that is neither image nor label
         return {
@@ -88,7 +93,8 @@ class Layout:
     def _place(self, sharding: NamedSharding, value: np.ndarray) -> jax.Array:
         shape = (self.batch_size, *value.shape[1:])
 
-        def part(index):
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None  # JAX names the part of each device
             # The rows of a device are consecutive, and all of them are among this process's.
             start, stop, _ = index[0].indices(self.batch_size)
             first = self.rows.index(start)
@@ -99,14 +105,14 @@ class Layout:
 
 def _rows(sharding: NamedSharding, batch_size: int) -> list[int]:
     parts = sharding.addressable_devices_indices_map((batch_size,)).values()
-    return sorted({row for (part,) in parts for row in range(*part.indices(batch_size))})
+    return sorted({row for part in parts if part for row in range(*part[0].indices(batch_size))})
 
 
 def train_layout(mesh: Mesh, *, batch_size: int, crop: tuple[int, int]) -> Layout:
     """The layout of training batches.
 
     Raises:
-      ValueError: batch or crop cannot be split evenly.
+      InputError: batch or crop cannot be split evenly.
     """
     data, space = (mesh.shape[axis] for axis in ("data", "space"))
     if batch_size < 1 or batch_size % data:

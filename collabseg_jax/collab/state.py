@@ -1,5 +1,6 @@
 """What a training run is, as one tree of arrays."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ class TrainState:
     opt_state: Any
 
     @property
-    def variables(self) -> dict:
+    def variables(self) -> dict[str, Any]:
         """What `module.apply` takes."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
@@ -46,16 +47,24 @@ class CollabState:
     bridges: TrainState
 
 
-def create(
-    variables: dict, optimizers: dict[str, optax.GradientTransformation], rng
+def create_state(
+    variables: Mapping[str, Any],
+    optimizers: Mapping[str, optax.GradientTransformation],
+    rng: jax.Array,
 ) -> CollabState:
-    """A state at step 0 from `pair.init`'s variables and an optimizer for each part that learns."""
+    """A state at step 0.
+
+    Args:
+      variables: of `pair.init`.
+      optimizers: {part that learns: its optimizer}.
+      rng: key of the run.
+    """
     parts = {}
-    for name, held in variables.items():
+    for name, part in variables.items():
         parts[name] = TrainState(
-            params=held["params"],
-            batch_stats=held.get("batch_stats", {}),
-            opt_state=optimizers[name].init(held["params"]) if name in optimizers else (),
+            params=part["params"],
+            batch_stats=part.get("batch_stats", {}),
+            opt_state=optimizers[name].init(part["params"]) if name in optimizers else (),
         )
-    zeros = {k: jnp.zeros((), jnp.int32) for k in ("step", "skipped", "skipped_in_a_row")}
-    return CollabState(rng=rng, **zeros, **parts)
+    step, skipped, in_a_row = (jnp.zeros((), jnp.int32) for _ in range(3))
+    return CollabState(step, skipped, in_a_row, rng, parts["cnn"], parts["vit"], parts["bridges"])

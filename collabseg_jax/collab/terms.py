@@ -1,91 +1,38 @@
 """The table of losses between the students: the arrays that each takes, and what it needs."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from collabseg_jax import losses
 from collabseg_jax.collab import custom
+from collabseg_jax.collab.view import View
 from collabseg_jax.errors import InputError, unknown
-
-
-class Pixels(NamedTuple):
-    """What a learner sees of some rows of pixels; the fields are those of `View`."""
-
-    logits: jax.Array
-    peer_logits: jax.Array
-    ce: jax.Array
-    peer_ce: jax.Array
-    labels: jax.Array
-    valid: jax.Array
-    peer_correct: jax.Array
-
-
-class View(NamedTuple):
-    """What one student (the learner) sees of itself and of its peer (the teacher).
-
-    The losses stop what is the peer's; for a custom loss it is stopped already. The last five are
-    None unless some term needs their kind (named in brackets).
-
-    Attributes:
-      logits, peer_logits: [B, H, W, K] float32, at label resolution.
-      head_logits, peer_head_logits: [B, h, w, K] float32, at the learner's head's own resolution.
-      ce, peer_ce: [B, H, W] float32, cross-entropy in nats, 0 where not valid.
-      labels: [B, H, W] integer, 255 where not valid.
-      valid: [B, H, W] bool.
-      peer_correct: [B, H, W] bool, the peer's most probable class is the label.
-      f4, peer_f4: last features, [B, h, w, C] each with its own grid and channels.
-      peer_f2: the peer's second features.
-      borrowed: the learner's first features through the peer's second stage, like peer_f2 ["hfd"].
-      common, peer_common: last features in one shape, float32 ["common"].
-      to_peer: the learner's last features in the shape of peer_f4 ["to_peer"].
-      generated: the same, masked at random and completed by a generator ["mgd"].
-    """
-
-    logits: jax.Array
-    peer_logits: jax.Array
-    head_logits: jax.Array
-    peer_head_logits: jax.Array
-    ce: jax.Array
-    peer_ce: jax.Array
-    labels: jax.Array
-    valid: jax.Array
-    peer_correct: jax.Array
-    f4: jax.Array
-    peer_f4: jax.Array
-    peer_f2: jax.Array
-    borrowed: jax.Array | None = None
-    common: jax.Array | None = None
-    peer_common: jax.Array | None = None
-    to_peer: jax.Array | None = None
-    generated: jax.Array | None = None
-
-
-KINDS = ("common", "hfd", "mgd", "to_peer")  # of what crosses between the students
+from collabseg_jax.models.bridges import KINDS
 
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-    """One row of the table.
+    """One row of the table; it has either `loss` or `unreduced`.
 
     Attributes:
-      fn: a pure loss of one student. If it has `unreduced` (see `losses.reduce.mean_of`), that is
-        given strips of rows.
-      arrays: from a View (from Pixels, where `fn` has `unreduced`) to its positional arguments.
-      needs: the kinds of cross features among them, of `KINDS`.
+      arrays: from a View to the positional arguments of the function.
+      loss: a pure loss of one student, a scalar.
+      unreduced: the values of such a loss at each pixel and where they count, [B, H, W] both. It
+        depends on single pixels alone and is given strips of rows; the objective takes the mean.
+      needs: the kinds of cross features among the arrays, of `models.KINDS`.
       takes: further keyword arguments that the objective hands over: "teacher_correct" and "rng"
         (for a selector), "num_classes".
-      of_pair: keys of its config row that `pair.build` takes instead of `fn`.
     """
 
-    fn: Callable
     arrays: Callable[[View], tuple]
+    loss: Callable[..., jax.Array] | None = None
+    unreduced: Callable[..., tuple[jax.Array, jax.Array]] | None = None
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
-    of_pair: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,85 +40,84 @@ class Choice:
     """A row of which one option says what is compared; the first is the default."""
 
     option: str
-    terms: dict[str, Term]
-
-    @property
-    def fn(self) -> Callable:
-        """The loss, the same for all."""
-        return next(iter(self.terms.values())).fn
+    terms: Mapping[str, Term]
 
 
 _SELECTS = ("teacher_correct", "rng")
 
-
-def _region(arrays, kind) -> Term:
-    return Term(losses.bsd_region, arrays, (kind,), _SELECTS)
-
-
-TERMS = {
-    "hfd": Term(
-        losses.hfd, lambda v: (v.borrowed, v.peer_f2), ("hfd",), of_pair=("borrowed_grad",)
-    ),
+TERMS: dict[str, Term | Choice] = {
+    "hfd": Term(lambda v: (v.crossed["hfd"], v.peer.f2), losses.hfd, needs=("hfd",)),
     "bsd_region": Choice(
         "space",
         {
-            "common": _region(
-                lambda v: (v.common, v.peer_common, v.ce, v.peer_ce, v.valid), "common"
+            "common": Term(
+                lambda v: (
+                    *(v.crossed["common"], v.peer.crossed["common"]),
+                    *(v.ce, v.peer.ce, v.valid),
+                ),
+                losses.bsd_region,
+                needs=("common",),
+                takes=_SELECTS,
             ),
-            "teacher": _region(
-                lambda v: (v.to_peer, v.peer_f4, v.ce, v.peer_ce, v.valid), "to_peer"
+            "teacher": Term(
+                lambda v: (v.crossed["to_peer"], v.peer.f4, v.ce, v.peer.ce, v.valid),
+                losses.bsd_region,
+                needs=("to_peer",),
+                takes=_SELECTS,
             ),
         },
     ),
     "bsd_pixel": Term(
-        losses.bsd_pixel,
-        lambda v: (v.logits, v.peer_logits, v.ce, v.peer_ce, v.valid),
+        lambda v: (v.logits, v.peer.logits, v.ce, v.peer.ce, v.valid),
+        unreduced=losses.bsd_pixel_map,
         takes=_SELECTS,
     ),
-    "dml": Term(losses.dml, lambda v: (v.logits, v.peer_logits, v.valid)),
-    "kd_mutual": Term(losses.kd_mutual, lambda v: (v.head_logits, v.peer_head_logits, v.valid)),
+    "dml": Term(lambda v: (v.logits, v.peer.logits, v.valid), unreduced=losses.dml_map),
+    "kd_mutual": Term(lambda v: (v.head_logits, v.peer.head_logits, v.valid), losses.kd_mutual),
     "kdcl": Term(
-        losses.kdcl, lambda v: (v.logits, v.peer_logits, v.ce, v.peer_ce, v.labels, v.valid)
+        lambda v: (v.logits, v.peer.logits, v.ce, v.peer.ce, v.labels, v.valid),
+        unreduced=losses.kdcl_map,
     ),
-    "dist": Term(losses.dist, lambda v: (v.logits, v.peer_logits, v.valid)),
+    "dist": Term(lambda v: (v.logits, v.peer.logits, v.valid), losses.dist),
     "cwd": Choice(
         "on",
         {
-            "logits": Term(losses.cwd, lambda v: (v.logits, v.peer_logits, v.valid)),
-            "features": Term(losses.cwd, lambda v: (v.to_peer, v.peer_f4, v.valid), ("to_peer",)),
+            "logits": Term(lambda v: (v.logits, v.peer.logits, v.valid), losses.cwd),
+            "features": Term(
+                lambda v: (v.crossed["to_peer"], v.peer.f4, v.valid),
+                losses.cwd,
+                needs=("to_peer",),
+            ),
         },
     ),
-    "at": Term(losses.at, lambda v: (v.f4, v.peer_f4, v.valid)),
-    "fitnet": Term(losses.fitnet, lambda v: (v.to_peer, v.peer_f4, v.valid), ("to_peer",)),
-    "mgd": Term(
-        losses.mgd, lambda v: (v.generated, v.peer_f4, v.valid), ("mgd",), of_pair=("mask_ratio",)
+    "at": Term(lambda v: (v.f4, v.peer.f4, v.valid), losses.at),
+    "fitnet": Term(
+        lambda v: (v.crossed["to_peer"], v.peer.f4, v.valid), losses.fitnet, needs=("to_peer",)
     ),
-    "skd": Term(losses.skd, lambda v: (v.f4, v.peer_f4, v.valid)),
+    "mgd": Term(lambda v: (v.crossed["mgd"], v.peer.f4, v.valid), losses.mgd, needs=("mgd",)),
+    "skd": Term(lambda v: (v.f4, v.peer.f4, v.valid), losses.skd),
     "ifvd": Term(
-        losses.ifvd, lambda v: (v.f4, v.peer_f4, v.labels, v.valid), takes=("num_classes",)
+        lambda v: (v.f4, v.peer.f4, v.labels, v.valid), losses.ifvd, takes=("num_classes",)
     ),
     "cirkd": Term(
-        losses.cirkd, lambda v: (v.f4, v.peer_f4, v.labels, v.valid), takes=("num_classes",)
+        lambda v: (v.f4, v.peer.f4, v.labels, v.valid), losses.cirkd, takes=("num_classes",)
     ),
 }
-
-
 NAMES = (*TERMS, "custom")
-OF_PAIR = {name: term.of_pair for name, term in TERMS.items() if isinstance(term, Term)}
 
 
-def find(name: str, options: dict) -> tuple[Term, dict]:
+def find_term(name: str, options: Mapping[str, Any]) -> tuple[Term, dict[str, Any]]:
     """The term of one of `NAMES`, and its options without the one that chose it.
 
     Raises:
-      ValueError: an unknown choice; a custom loss without a name, or whose needs are unknown.
+      InputError: an unknown choice; a custom loss without a name, or whose needs are unknown.
     """
+    options = dict(options)
     if name == "custom":
         return _custom(**options), {}
     row = TERMS[name]
     if isinstance(row, Term):
         return row, options
-    options = dict(options)
     chosen = options.pop(row.option, next(iter(row.terms)))
     if chosen not in row.terms:
         raise unknown(f"losses.{name}.{row.option}", chosen, row.terms)
@@ -180,8 +126,8 @@ def find(name: str, options: dict) -> tuple[Term, dict]:
 
 def _custom(fn: str, needs: str = "") -> Term:
     """The user's own loss; imported when it is first called, for only training needs it."""
-    needs = tuple(kind.strip() for kind in needs.split(",") if kind.strip())
-    for kind in needs:
+    kinds = tuple(kind.strip() for kind in needs.split(",") if kind.strip())
+    for kind in kinds:
         if kind not in KINDS:
             raise unknown("losses.custom.needs", kind, KINDS)
     if not fn:
@@ -190,14 +136,11 @@ def _custom(fn: str, needs: str = "") -> Term:
             "path/to/file.py:function, or losses.custom.weight=0"
         )
 
-    def call(view):
-        view = view._replace(
-            **{k: jax.lax.stop_gradient(v) for k, v in view._asdict().items() if k[:5] == "peer_"}
-        )
+    def loss(view: View) -> jax.Array:
         value = custom.load(fn)(view)
         if not hasattr(value, "dtype") or jnp.ndim(value) != 0:
-            found = f"an array of shape {value.shape}" if hasattr(value, "shape") else repr(value)
-            raise InputError(f"losses.custom.fn={fn} returned {found}, expected a scalar array")
-        return value.astype(jnp.float32)
+            what = f"an array of shape {value.shape}" if hasattr(value, "shape") else repr(value)
+            raise InputError(f"losses.custom.fn={fn} returned {what}, expected a scalar array")
+        return value.astype(jnp.promote_types(value.dtype, jnp.float32))
 
-    return Term(call, lambda view: (view,), needs)
+    return Term(lambda view: (view,), loss, needs=kinds)

@@ -2,7 +2,7 @@
 
 from collabseg_jax.errors import InputError
 from collabseg_jax.interop.layout import Layout, Module
-from collabseg_jax.models.mix_transformer import HEADS
+from collabseg_jax.models.mix_transformer import ATTENTION_HEADS
 
 STAGES, MAX_BLOCKS = 4, 40
 
@@ -47,7 +47,11 @@ PROJECTIONS = (
     "decoder.mlp_stage.{r}.linear",
 )
 OLD, NEW, NVLABS, SMP = range(4)
-INVISIBLE = {"num_attention_heads": list(HEADS), "strides": [4, 2, 2, 2], "hidden_act": "gelu"}
+INVISIBLE = {
+    "num_attention_heads": list(ATTENTION_HEADS),
+    "strides": [4, 2, 2, 2],
+    "hidden_act": "gelu",
+}
 
 
 def _encoder(column: int) -> dict[str, Module]:

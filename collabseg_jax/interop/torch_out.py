@@ -16,7 +16,7 @@ from collabseg_jax.interop.exported import Student, write_json, write_labels
 from collabseg_jax.interop.layout import COUNTER, Layout, source, to_theirs
 from collabseg_jax.interop.mit_names import MIT_LAYOUTS
 from collabseg_jax.models import MITS, SegFormer
-from collabseg_jax.models.mix_transformer import HEADS, REDUCTIONS
+from collabseg_jax.models.mix_transformer import ATTENTION_HEADS, REDUCTIONS
 
 WEIGHTS = "model.safetensors"
 
@@ -79,7 +79,7 @@ def to_transformers(student: Student, directory: Path) -> str:
             "num_encoder_blocks": 4,
             "depths": list(depths),
             "hidden_sizes": list(channels),
-            "num_attention_heads": list(HEADS),
+            "num_attention_heads": list(ATTENTION_HEADS),
             "sr_ratios": list(REDUCTIONS),
             "patch_sizes": [7, 3, 3, 3],
             "strides": [4, 2, 2, 2],

@@ -6,13 +6,13 @@ from collabseg_jax.models.deeplab import DECODERS, DeepLabV3Plus
 from collabseg_jax.models.mix_transformer import MITS
 from collabseg_jax.models.outputs import SegOutput
 from collabseg_jax.models.resnet import RESNETS, STEMS, STRIDE_PLACES
-from collabseg_jax.models.segformer import HEADS, SegFormer
+from collabseg_jax.models.segformer import HEAD_FORMS, SegFormer
 
 CHOICES = {
     "decoder": tuple(DECODERS),
     "stem": STEMS,
     "stride_in": STRIDE_PLACES,
-    "head": HEADS,
+    "head": HEAD_FORMS,
     "dropout_kind": ("channel", "element"),
 }
 

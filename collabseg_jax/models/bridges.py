@@ -1,41 +1,70 @@
 """The learned projections between the students ("Γ" in the paper's figure)."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from collabseg_jax import ops
+from collabseg_jax.errors import unknown
 from collabseg_jax.models.layers import Conv
+from collabseg_jax.ops import resize_bilinear
 
+KINDS = ("common", "hfd", "mgd", "to_peer")  # of features that cross between the students
 COMMON_CHANNELS = 256
+
+Features = tuple[jax.Array, jax.Array]  # one student's features, then the other's
 
 
 class Generator(nn.Module):
-    """Convolution 3x3, ReLU, convolution 3x3, all of one width, with biases."""
+    """Convolution 3x3, ReLU, convolution 3x3, all of one width, with biases.
+
+    Attributes:
+      channels: of the input, the hidden layer and the output.
+      dtype: compute dtype.
+    """
 
     channels: int
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
-        """[B, h, w, channels] -> the same."""
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [B, h, w, channels] to the same shape."""
         conv = functools.partial(Conv, self.channels, 3, use_bias=True, dtype=self.dtype)
         return conv(name="conv2")(nn.relu(conv(name="conv1")(x)))
 
 
 class Bridges(nn.Module):
-    """1x1 convolutions that map one student's features to where they can be compared.
+    """Projections that bring the students' features into shapes that can be compared.
+
+    The projections are 1x1 convolutions without norm. Features are resized only if the grids
+    differ (our choice).
 
     Attributes:
-      cnn_channels, vit_channels: stage channels of the students.
-      kinds: what is built: "hfd" (G1c: CNN F1 -> shape of ViT F1, and G1v the other way),
-        "common" (G4c, G4v: F4 of both -> `common_channels`), "to_peer" (P4c: CNN F4 -> shape of
-        ViT F4, and P4v the other way) and "mgd" (A4c, A4v: the same projections once more, and a
-        generator in each peer's shape).
-      dtype: of the compute.
-    Source: Zhu et al. 2023, figure 2; no norm, and resize only if grids differ (ours).
+      cnn_channels: channels of the CNN's four stages.
+      vit_channels: channels of the ViT's four stages.
+      kinds: which of `KINDS` to build: "hfd" (G1c: CNN F1 -> shape of ViT F1, and G1v the other
+        way), "common" (G4c, G4v: F4 of both -> `common_channels`), "to_peer" (P4c: CNN F4 ->
+        shape of ViT F4, and P4v the other way) and "mgd" (A4c, A4v: projections as in "to_peer",
+        and a generator after each).
+      common_channels: channels of "common".
+      dtype: compute dtype.
+
+    Source:
+      Zhu et al. 2023, figure 2; Yang et al. 2022 for "mgd".
+
+    Example:
+      >>> import jax
+      >>> from jax import numpy as jnp
+      >>> from collabseg_jax.models import Bridges
+      >>> bridges = Bridges((8, 8, 8, 8), (4, 4, 4, 6), kinds=("common", "hfd"))
+      >>> cnn = [jnp.ones((1, 4, 4, 8))] * 4
+      >>> vit = [jnp.ones((1, 4, 4, channels)) for channels in (4, 4, 4, 6)]
+      >>> crossed, _ = bridges.init_with_output(jax.random.key(0), cnn, vit)
+      >>> {kind: [x.shape for x in pair] for kind, pair in sorted(crossed.items())}
+      {'common': [(1, 4, 4, 256), (1, 4, 4, 256)], 'hfd': [(1, 4, 4, 4), (1, 4, 4, 8)]}
     """
 
     cnn_channels: tuple[int, ...]
@@ -44,16 +73,19 @@ class Bridges(nn.Module):
     common_channels: int = COMMON_CHANNELS
     dtype: Any = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         """Build only what `kinds` names."""
+        for kind in self.kinds:
+            if kind not in KINDS:
+                raise unknown("kind of bridge", kind, KINDS)
 
-        def project(features, use_bias=True):
+        def project(features: int, use_bias: bool = True) -> Conv:
             init = nn.initializers.lecun_normal()
             return Conv(features, use_bias=use_bias, kernel_init=init, dtype=self.dtype)
 
         if "hfd" in self.kinds:
             self.g1c = project(self.vit_channels[0])
-            # It feeds a stage that begins with conv + BatchNorm, which would undo a bias.
+            # The next stage begins with convolution and BatchNorm, which would cancel a bias.
             self.g1v = project(self.cnn_channels[0], use_bias=False)
         if "common" in self.kinds:
             self.g4c = project(self.common_channels)
@@ -67,49 +99,51 @@ class Bridges(nn.Module):
             self.generator_c = Generator(self.vit_channels[3], dtype=self.dtype)
             self.generator_v = Generator(self.cnn_channels[3], dtype=self.dtype)
 
-    def lend(self, cnn_f1, vit_f1):
-        """First features in the peer's shape: ([B, h, w, C_vit1], [B, h, w, C_cnn1])."""
-        to_vit = ops.resize_bilinear(self.g1c(cnn_f1), vit_f1.shape[1:3])
-        to_cnn = ops.resize_bilinear(self.g1v(vit_f1), cnn_f1.shape[1:3])
-        return to_vit, to_cnn
-
-    def common(self, cnn_f4, vit_f4):
-        """Last features in one shape, float32: twice [B, h, w, common_channels], CNN's grid."""
-        cnn = self.g4c(cnn_f4)
-        vit = ops.resize_bilinear(self.g4v(vit_f4), cnn_f4.shape[1:3])
-        return cnn.astype(jnp.float32), vit.astype(jnp.float32)
-
-    def to_peer(self, cnn_f4, vit_f4):
-        """Last features in the peer's shape: ([B, h, w, C_vit4], [B, h', w', C_cnn4])."""
-        to_vit = ops.resize_bilinear(self.p4c(cnn_f4), vit_f4.shape[1:3])
-        to_cnn = ops.resize_bilinear(self.p4v(vit_f4), cnn_f4.shape[1:3])
-        return to_vit, to_cnn
-
-    def generate(self, cnn_f4, vit_f4, keep_cnn, keep_vit):
-        """Last features in the peer's shape, masked, and completed by the generators.
+    def __call__(
+        self,
+        cnn_stages: Sequence[jax.Array],
+        vit_stages: Sequence[jax.Array],
+        keep: Features | None = None,
+    ) -> dict[str, Features]:
+        """Compute the crossed features of every kind in `kinds`.
 
         Args:
-          cnn_f4, vit_f4: [B, h, w, C_cnn4] and [B, h', w', C_vit4].
-          keep_cnn, keep_vit: bool [B, h', w', 1] and [B, h, w, 1], on the peer's grid, where the
-            features of the CNN and of the ViT are kept; they are 0 elsewhere.
-        Returns:
-          [B, h', w', C_vit4], from the CNN; [B, h, w, C_cnn4], from the ViT.
-        Source: Yang et al. 2022 (MGD).
-        """
-        to_vit = ops.resize_bilinear(self.a4c(cnn_f4), vit_f4.shape[1:3])
-        to_cnn = ops.resize_bilinear(self.a4v(vit_f4), cnn_f4.shape[1:3])
-        return (
-            self.generator_c(jnp.where(keep_cnn, to_vit, 0)),
-            self.generator_v(jnp.where(keep_vit, to_cnn, 0)),
-        )
+          cnn_stages: F1..F4 of the CNN, float [B, h_i, w_i, C_cnn_i].
+          vit_stages: F1..F4 of the ViT, float [B, h_i', w_i', C_vit_i].
+          keep: masks of "mgd", bool [B, h4', w4', 1] for the CNN's features and [B, h4, w4, 1]
+            for the ViT's, both on the peer's grid: True keeps a position, False sets it to 0
+            before the generator. None keeps every position.
 
-    def __call__(self, cnn_stages, vit_stages):
-        """Touch every projection that exists, for initialisation."""
+        Returns:
+          {kind: (what the CNN learns with, what the ViT learns with)}:
+            "hfd": CNN F1 in the shape of ViT F1, and ViT F1 in the shape of CNN F1.
+            "common": both F4 as [B, h4, w4, common_channels], float32 or wider.
+            "to_peer": CNN F4 in the shape of ViT F4, and ViT F4 in the shape of CNN F4.
+            "mgd": the same shapes as "to_peer", masked and completed by a generator.
+        """
+        cnn_f1, cnn_f4, vit_f1, vit_f4 = cnn_stages[0], cnn_stages[3], vit_stages[0], vit_stages[3]
+        crossed = {}
         if "hfd" in self.kinds:
-            self.lend(cnn_stages[0], vit_stages[0])
+            crossed["hfd"] = _exchange(self.g1c, self.g1v, cnn_f1, vit_f1)
         if "common" in self.kinds:
-            self.common(cnn_stages[3], vit_stages[3])
+            vit = resize_bilinear(self.g4v(vit_f4), cnn_f4.shape[1:3])
+            wide = jnp.promote_types(self.dtype, jnp.float32)
+            crossed["common"] = self.g4c(cnn_f4).astype(wide), vit.astype(wide)
         if "to_peer" in self.kinds:
-            self.to_peer(cnn_stages[3], vit_stages[3])
+            crossed["to_peer"] = _exchange(self.p4c, self.p4v, cnn_f4, vit_f4)
         if "mgd" in self.kinds:
-            self.generate(cnn_stages[3], vit_stages[3], True, True)
+            to_vit, to_cnn = _exchange(self.a4c, self.a4v, cnn_f4, vit_f4)
+            if keep is not None:
+                to_vit, to_cnn = (
+                    jnp.where(kept, x, 0) for kept, x in zip(keep, (to_vit, to_cnn), strict=True)
+                )
+            crossed["mgd"] = self.generator_c(to_vit), self.generator_v(to_cnn)
+        return crossed
+
+
+def _exchange(to_vit: nn.Module, to_cnn: nn.Module, cnn: jax.Array, vit: jax.Array) -> Features:
+    """Bring each student's features into the channels and the grid of the peer's."""
+    return (
+        resize_bilinear(to_vit(cnn), vit.shape[1:3]),
+        resize_bilinear(to_cnn(vit), cnn.shape[1:3]),
+    )

@@ -24,7 +24,7 @@ MITS = {
     "b4": ((64, 128, 320, 512), (3, 8, 27, 3)),
     "b5": ((64, 128, 320, 512), (3, 6, 40, 3)),
 }
-HEADS = (1, 2, 5, 8)
+ATTENTION_HEADS = (1, 2, 5, 8)
 REDUCTIONS = (8, 4, 2, 1)
 EMBED_EPS = 1e-5  # LayerNorm of patch embedding and spatial reduction, in all implementations
 
@@ -119,7 +119,7 @@ class Stage(nn.Module):
         block = block_class(Block, self.remat)
         for j, rate in enumerate(self.drop_paths):
             x = block(
-                HEADS[self.index],
+                ATTENTION_HEADS[self.index],
                 REDUCTIONS[self.index],
                 rate,
                 self.eps,

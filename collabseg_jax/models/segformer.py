@@ -12,7 +12,7 @@ from collabseg_jax.models.layers import CLASSIFIER, TRUNCATED, BatchNorm, Conv, 
 from collabseg_jax.models.mix_transformer import MITS, MixTransformer
 from collabseg_jax.models.outputs import SegOutput
 
-HEADS = ("folded", "plain")
+HEAD_FORMS = ("folded", "plain")
 WIDTH = {"b0": 256, "b1": 256, "b2": 768, "b3": 768, "b4": 768, "b5": 768}  # Xie et al., table 6
 
 

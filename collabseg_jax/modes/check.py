@@ -1,7 +1,9 @@
 """`--mode=check`: read every pair of a data set once, and say what is in it and what is wrong."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +11,7 @@ from collabseg_jax import data
 from collabseg_jax.data.check_pairs import load
 from collabseg_jax.data.check_report import NEARLY_ALL, near_empty
 from collabseg_jax.report import pictures
+from collabseg_jax.run.config import check
 from collabseg_jax.run.files import replace_text, writing
 
 SHOWN = 20  # lines of a kind that are printed
@@ -23,7 +26,7 @@ HEADINGS = {
 }
 
 
-def text(report: dict) -> str:
+def text(report: Mapping[str, Any]) -> str:
     """What `--mode=check` prints of `data.Checked.report`."""
     splits = report["splits"]
     lines = [f"{report['data_set']} in {report['where']}"]
@@ -31,17 +34,17 @@ def text(report: dict) -> str:
         lines += ["", *_split_table(splits), "", *_class_table(splits)]
     problems = [("errors", report["errors"])]
     problems += [
-        (f"warning: {HEADINGS[kind]}", found) for kind, found in report["warnings"].items()
+        (f"warning: {HEADINGS[kind]}", named) for kind, named in report["warnings"].items()
     ]
-    for heading, found in problems:
-        if found:
-            lines += ["", f"{heading} ({len(found)})", *(f"  {line}" for line in found[:SHOWN])]
-        if len(found) > SHOWN:
-            lines.append(f"  and {len(found) - SHOWN} more in check.json")
+    for heading, named in problems:
+        if named:
+            lines += ["", f"{heading} ({len(named)})", *(f"  {line}" for line in named[:SHOWN])]
+        if len(named) > SHOWN:
+            lines.append(f"  and {len(named) - SHOWN} more in check.json")
     return "\n".join(lines)
 
 
-def _split_table(splits: dict) -> list[str]:
+def _split_table(splits: Mapping[str, Any]) -> list[str]:
     lines = [f"{'split':12}{'pairs':>8}{'unusable':>10}{'ignored':>10}  sizes (width x height)"]
     for split, row in splits.items():
         lines.append(
@@ -51,7 +54,7 @@ def _split_table(splits: dict) -> list[str]:
     return lines
 
 
-def _sizes_in_words(sizes: dict) -> str:
+def _sizes_in_words(sizes: Mapping[str, Any]) -> str:
     if not sizes:
         return ""
     if sizes["distinct"] == 1:
@@ -62,7 +65,7 @@ def _sizes_in_words(sizes: dict) -> str:
     )
 
 
-def _class_table(splits: dict) -> list[str]:
+def _class_table(splits: Mapping[str, Any]) -> list[str]:
     """Of each class: its share of the pixels that count, and in how many images it is."""
     names = list(next(iter(splits.values()))["classes"])
     width = max(12, *(len(name) + 2 for name in names))
@@ -88,20 +91,24 @@ def _samples(checked: data.Checked) -> list[tuple]:
         split: [reading for reading in readings if reading.counts is not None]
         for split, readings in checked.readings.items()
     }
-    picks = [("nearly empty", r) for found in usable.values() for r in found if near_empty(r)]
+    picks = [("nearly empty", r) for pairs in usable.values() for r in pairs if near_empty(r)]
     picks = picks[:SAMPLES]
-    for split, found in usable.items():
-        spaced = np.linspace(0, len(found) - 1, min(SAMPLES, len(found))).round().astype(int)
-        picks += [(split, found[i]) for i in spaced]
+    for split, pairs in usable.items():
+        spaced = np.linspace(0, len(pairs) - 1, min(SAMPLES, len(pairs))).round().astype(int)
+        picks += [(split, pairs[i]) for i in spaced]
     return [(kind, r.names[0], *load(r, checked.spec)) for kind, r in picks]
 
 
-def run(config, workdir) -> dict:
+def run(config: Any, workdir: Any) -> dict[str, Any]:
     """Check the data of a config; print the report, write `check.json` and `check.png`.
 
+    Args:
+      config: every key of configs/base.py.
+      workdir: a folder for the two files.
     Returns:
       the report; data that training would refuse are in its `errors`.
     """
+    check(config)
     checked = data.check(
         config.data.name,
         raw_dir=config.data.raw_dir,

@@ -5,22 +5,25 @@ import math
 import os
 import re
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from collabseg_jax import ops
-from collabseg_jax.collab import sharding as shardings
-from collabseg_jax.collab import step as steps
+from collabseg_jax.collab.sharding import Layout, make_mesh
 from collabseg_jax.errors import InputError
-from collabseg_jax.run import build as experiment
+from collabseg_jax.run.build import make_run
 
 GIB = 2**30
 
 
-def run(config) -> dict:
+def run(config: Any, workdir: Any = None) -> dict[str, Any]:
     """`--mode=compile`: what a step of this config takes on each device; no data, no weights.
 
+    Args:
+      config: every key of configs/base.py.
+      workdir: not used.
     Returns:
       {"devices", "kind", "images" (on each device), "compile_s", "fits"}, and if it fits per device
       "arguments_gib" (state and batch), "temporaries_gib", "peak_gib" (both, and what of the new
@@ -32,34 +35,25 @@ def run(config) -> dict:
     """
     topology = config.compile.topology
     devices = _tpus(topology) if topology else jax.devices()
-    mesh = shardings.make_mesh(**config.mesh, devices=devices)
-    layout = shardings.train_layout(mesh, batch_size=config.batch_size, crop=config.data.crop)
-    built = experiment.build(config, num_classes=experiment.find_spec(config).num_classes)
-    step = steps.jit_train_step(
-        layout,
-        pair=built.pair,
-        objective=built.objective,
-        optimizers=built.optimizers,
-        jitter=built.jitter,
-    )
-    state = experiment.abstract_state(config, built, mesh)
+    run = make_run(config, mesh=make_mesh(**config.mesh, devices=devices))
+    step, state = run.jit_train_step(), run.abstract_state()
     began = time.perf_counter()
     with ops.using("plain") if topology else contextlib.nullcontext():
-        lowered = step.lower(state, _batch(config, layout))
-    found = {
+        lowered = step.lower(state, _batch(config, run.layout))
+    costs: dict[str, Any] = {
         "devices": len(devices),
         "kind": devices[0].device_kind,
-        "images": config.batch_size / mesh.shape["data"],
+        "images": config.batch_size / run.mesh.shape["data"],
     }
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        found |= _too_large(error)
+        costs |= _too_large(error)
     else:
-        found |= _costs(compiled, None if topology else devices[0].memory_stats())
-    found["compile_s"] = time.perf_counter() - began
-    print(_text(config, found))
-    return found
+        costs |= _costs(compiled, None if topology else devices[0].memory_stats())
+    costs["compile_s"] = time.perf_counter() - began
+    print(_text(config, costs))
+    return costs
 
 
 def _tpus(topology: str) -> list:
@@ -71,17 +65,17 @@ def _tpus(topology: str) -> list:
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     jax.config.update("jax_platforms", "cpu")
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+        described = topologies.get_topology_desc(platform="tpu", topology_name=topology)
     except Exception as error:  # of several types, by version
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             f"config.compile.topology is {topology!r}: {reason}; expected one like v5e:4x4, "
             "v5p:2x2x1 or v6e:4x4, and the TPU compiler installed (pip install -e '.[tpu]')"
         ) from error
-    return list(found.devices)
+    return list(described.devices)
 
 
-def _batch(config, layout) -> dict:
+def _batch(config: Any, layout: Layout) -> dict[str, jax.ShapeDtypeStruct]:
     shape = (config.batch_size, *config.data.crop)
     shapes = {"image": (*shape, 3), "label": shape, "valid": shape[:1]}
     kinds = {"image": jnp.uint8, "label": jnp.uint8, "valid": bool}
@@ -91,10 +85,10 @@ def _batch(config, layout) -> dict:
     }
 
 
-def _costs(compiled, stats: dict | None) -> dict:
+def _costs(compiled: Any, stats: dict[str, Any] | None) -> dict[str, Any]:
     """`stats` are of a device that is here and tells how much memory it has."""
-    memory, costs = compiled.memory_analysis(), compiled.cost_analysis() or {}
-    flops = costs.get("flops", -1)
+    memory, counted = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    flops = counted.get("flops", -1)
     kept = memory.output_size_in_bytes - memory.alias_size_in_bytes
     peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes + kept
     limit = (stats or {}).get("bytes_limit", math.inf)
@@ -109,7 +103,7 @@ def _costs(compiled, stats: dict | None) -> dict:
     }
 
 
-def _too_large(error) -> dict:
+def _too_large(error: Exception) -> dict[str, Any]:
     """What the compiler says of a program for which the memory does not suffice."""
     said = re.search(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm", str(error))
     if not said:
@@ -119,31 +113,31 @@ def _too_large(error) -> dict:
     return {"fits": False, "needs_gib": needs, "has_gib": has}
 
 
-def _text(config, found: dict) -> str:
+def _text(config: Any, costs: dict[str, Any]) -> str:
     height, width = config.data.crop
     lines = [
-        f"{config.cnn.model} and {config.vit.model}, {config.precision}, on {found['devices']} "
-        f"device(s) of kind {found['kind']}: mesh data={found['devices'] // config.mesh.space}, "
+        f"{config.cnn.model} and {config.vit.model}, {config.precision}, on {costs['devices']} "
+        f"device(s) of kind {costs['kind']}: mesh data={costs['devices'] // config.mesh.space}, "
         f"space={config.mesh.space}",
         f"  batch                  {config.batch_size} images of {height}x{width}, "
-        f"{found['images']:g} for each place along data",
-        f"  compiled in            {found['compile_s']:.0f} s",
+        f"{costs['images']:g} for each place along data",
+        f"  compiled in            {costs['compile_s']:.0f} s",
     ]
-    if not found["fits"]:
+    if not costs["fits"]:
         return "\n".join(
             [
                 *lines,
-                f"  does not fit: it needs {found['needs_gib']:.2f} GiB of the "
-                f"{found['has_gib']:.2f} of each device. A smaller batch_size, more devices, "
+                f"  does not fit: it needs {costs['needs_gib']:.2f} GiB of the "
+                f"{costs['has_gib']:.2f} of each device. A smaller batch_size, more devices, "
                 "config.remat=True or config.precision=bfloat16 may help",
             ]
         )
-    flops = found["gflop"]
+    flops = costs["gflop"]
     return "\n".join(
         [
             *lines,
-            f"  memory of a device     {found['peak_gib']:.2f} GiB: state and batch "
-            f"{found['arguments_gib']:.2f}, temporaries {found['temporaries_gib']:.2f}",
+            f"  memory of a device     {costs['peak_gib']:.2f} GiB: state and batch "
+            f"{costs['arguments_gib']:.2f}, temporaries {costs['temporaries_gib']:.2f}",
             f"  work of a device       {flops:.0f} GFLOP a step, as the compiler counts"
             if flops
             else "  work of a device       not stated by this compiler",

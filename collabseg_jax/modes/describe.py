@@ -7,16 +7,18 @@ import dataclasses
 import math
 import re
 import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from clu import parameter_overview
+from flax import linen as nn
 
 from collabseg_jax import ops
-from collabseg_jax.collab.pair import STUDENTS
-from collabseg_jax.data.transforms import MIN_SIDE
-from collabseg_jax.errors import InputError
+from collabseg_jax.collab.pair import STUDENTS, init_part
 from collabseg_jax.ops.resize import SCOPE
-from collabseg_jax.run import build as experiment
+from collabseg_jax.run.build import make_run
 
 # Attributes of a student that are no options of its section in the config.
 _NOT_OPTIONS = ("encoder", "num_classes", "dtype", "remat", "parent", "name")
@@ -43,12 +45,12 @@ class Part:
     macs: int
 
 
-def parameters(tree) -> int:
+def parameters(tree: Any) -> int:
     """The number of values in a tree of arrays or of their shapes (`jax.ShapeDtypeStruct`)."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
-def macs(fn, *shapes) -> int:
+def macs(fn: Callable, *shapes: Any) -> int:
     """Multiply-adds of a function's convolutions and matrix products.
 
     The convention of most published "FLOPs": a product and the addition of it count once; taps on
@@ -67,7 +69,7 @@ def macs(fn, *shapes) -> int:
         return _count(jax.make_jaxpr(fn)(*shapes).jaxpr)
 
 
-def _count(jaxpr) -> int:
+def _count(jaxpr: Any) -> int:
     total = 0
     for eqn in jaxpr.eqns:
         # The names inside a jitted function begin anew, so the call as a whole is passed over.
@@ -94,7 +96,7 @@ def _count(jaxpr) -> int:
     return total
 
 
-def _inner_jaxprs(eqn):
+def _inner_jaxprs(eqn: Any) -> Iterator[Any]:
     for value in eqn.params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             item = getattr(item, "jaxpr", item)  # a ClosedJaxpr holds one
@@ -102,7 +104,7 @@ def _inner_jaxprs(eqn):
                 yield item
 
 
-def parts(model, size) -> list[Part]:
+def parts(model: Any, size: tuple[int, int]) -> list[Part]:
     """What a student is made of: F1, F2, F3, F4 and the head, which is all the rest.
 
     SegFormer's folded head multiplies its matrices once a batch; that is in the head's figure.
@@ -112,69 +114,58 @@ def parts(model, size) -> list[Part]:
       size: (height, width) of the image in pixels.
     """
     image = x = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
-    found, stride = [], 1
+    rows: list[Part] = []
+    stride = 1
     for i in range(1, 5):
 
-        def create(x, i=i):
+        def create(x: jax.Array, i: int = i) -> Any:
             rng = jax.random.key(0)
             return model.init_with_output(rng, i, x, batch_stats=False, method="stage")
 
-        def forward(variables, x, i=i):
+        def forward(variables: Any, x: jax.Array, i: int = i) -> jax.Array:
             return model.apply(variables, i, x, batch_stats=False, drop=False, method="stage")
 
         y, variables = jax.eval_shape(create, x)
         stride *= math.ceil(x.shape[1] / y.shape[1])
         count, work = parameters(variables["params"]), macs(forward, variables, x)
-        found.append(Part(f"F{i}", stride, y.shape[3], y.shape[1:3], count, work))
+        rows.append(Part(f"F{i}", stride, y.shape[3], y.shape[1:3], count, work))
         x = y
     output, variables = jax.eval_shape(
         lambda x: model.init_with_output(jax.random.key(0), x, train=False), image
     )
-    count = parameters(variables["params"]) - sum(part.parameters for part in found)
+    count = parameters(variables["params"]) - sum(part.parameters for part in rows)
     work = macs(lambda v, x: model.apply(v, x, train=False), variables, image)
-    work -= sum(part.macs for part in found)
+    work -= sum(part.macs for part in rows)
     grid, classes = output.logits.shape[1:3], output.logits.shape[3]
-    return [*found, Part("head", found[0].stride, classes, grid, count, work)]
+    return [*rows, Part("head", rows[0].stride, classes, grid, count, work)]
 
 
-def bridge_costs(bridges, cnn: list[Part], vit: list[Part]) -> tuple[int, int]:
+def bridge_costs(bridges: nn.Module, cnn: Sequence[Part], vit: Sequence[Part]) -> tuple[int, int]:
     """(parameters, MACs of one image) of the bridges between two students.
 
     Args:
       bridges: as in `Pair`.
-      cnn, vit: what `parts` says of the students.
+      cnn: what `parts` says of the CNN.
+      vit: the same of the ViT.
     """
     stages = [
         [jax.ShapeDtypeStruct((1, *part.grid, part.channels), jnp.float32) for part in student[:4]]
         for student in (cnn, vit)
     ]
-    variables = jax.eval_shape(lambda c, v: bridges.init(jax.random.key(0), c, v), *stages)
+    variables = jax.eval_shape(lambda *s: bridges.init(jax.random.key(0), *s), *stages)
 
-    def forward(variables, cnn, vit):
-        crossed = []
-        if "hfd" in bridges.kinds:
-            crossed.append(bridges.apply(variables, cnn[0], vit[0], method="lend"))
-        if "common" in bridges.kinds:
-            crossed.append(bridges.apply(variables, cnn[3], vit[3], method="common"))
-        if "to_peer" in bridges.kinds:
-            crossed.append(bridges.apply(variables, cnn[3], vit[3], method="to_peer"))
-        if "mgd" in bridges.kinds:
-            everywhere = (cnn[3], vit[3], True, True)
-            crossed.append(bridges.apply(variables, *everywhere, method="generate"))
-        return crossed
-
-    return parameters(variables), macs(forward, variables, *stages)
+    return parameters(variables), macs(bridges.apply, variables, *stages)
 
 
-def _sums(rows: list[Part]) -> tuple[int, int]:
+def _sums(rows: Sequence[Part]) -> tuple[int, int]:
     return sum(part.parameters for part in rows), sum(part.macs for part in rows)
 
 
-def _line(name, stride, channels, grid, count, work) -> str:
+def _line(name: str, stride: Any, channels: Any, grid: str, count: str, work: str) -> str:
     return f"  {name:24}{stride:>8}{channels:>10}{grid:>12}{count:>15}{work:>10}"
 
 
-def _sum_line(name, count, work) -> str:
+def _sum_line(name: str, count: int, work: int) -> str:
     return _line(name, "", "", "", f"{count / 1e6:.3f}", f"{work / 1e9:.3f}")
 
 
@@ -184,7 +175,7 @@ def _part_line(part: Part) -> str:
     return _line(part.name, part.stride, part.channels, grid, count, work)
 
 
-def _table(rows: list[Part]) -> list[str]:
+def _table(rows: Sequence[Part]) -> list[str]:
     """Lines for the parts of a student and their sums."""
     return [
         _line("", "stride", "channels", "grid", "parameters, M", "GMACs"),
@@ -195,48 +186,54 @@ def _table(rows: list[Part]) -> list[str]:
     ]
 
 
-def _options(model) -> list[str]:
+def _options(model: Any) -> list[str]:
     """Lines that give a student's options, as keys of its section in the config."""
     names = (f.name for f in dataclasses.fields(model) if f.name not in _NOT_OPTIONS)
     words = (f"{name}={getattr(model, name)}".replace(" ", "") for name in names)
     return textwrap.wrap(", ".join(words), 96, initial_indent="  ", subsequent_indent="  ")
 
 
-def text(config) -> str:
+def text(config: Any) -> str:
     """The description of a config's pair, as `--mode=describe` prints it.
 
     Raises:
       InputError: the size is too small, or a key of the config is wrong.
     """
-    size = tuple(config.describe.size)
-    if len(size) != 2 or not all(isinstance(n, int) and n >= MIN_SIDE for n in size):
-        raise InputError(
-            f"config.describe.size is {size}, expected (height, width), both at least {MIN_SIDE}"
-        )
-    classes = experiment.find_spec(config).num_classes
-    pair = experiment.build(config, num_classes=classes).pair
+    run, size = make_run(config), tuple(config.describe.size)
+    pair, classes = run.pair, run.spec.num_classes
     lines = [
         f"{config.data.name}: {classes} classes. Work of one image of {size[0]}x{size[1]}, in 10^9 "
         "multiply-adds (GMACs)."
     ]
-    found = {}
+    costs = {}
     for name in STUDENTS:
         model = getattr(pair, name)
-        found[name] = parts(model, size)
-        lines += ["", f"{name}: {config[name].model}", *_options(model), *_table(found[name])]
+        costs[name] = parts(model, size)
+        lines += ["", f"{name}: {config[name].model}", *_options(model), *_table(costs[name])]
         if getattr(model, "head", None) == "folded":
             published = _sums(parts(model.clone(head="plain"), size))
-            if published != _sums(found[name]):
+            if published != _sums(costs[name]):
                 lines.append(_sum_line("as published, head=plain", *published))
-    lines += ["", "pair", _sum_line("both students", *_sums(found["cnn"] + found["vit"]))]
+    lines += ["", "pair", _sum_line("both students", *_sums(costs["cnn"] + costs["vit"]))]
     if pair.bridges is not None:
-        costs = bridge_costs(pair.bridges, found["cnn"], found["vit"])
-        lines.append(_sum_line("bridges (training only)", *costs))
+        extra = bridge_costs(pair.bridges, costs["cnn"], costs["vit"])
+        lines.append(_sum_line("bridges (training only)", *extra))
+    if config.describe.arrays:
+        for name in STUDENTS:
+            shapes = jax.eval_shape(lambda n=name: init_part(pair, n, jax.random.key(0)))
+            overview = parameter_overview.get_parameter_overview(
+                shapes["params"], include_stats=False
+            )
+            lines += ["", f"{name}, every array", overview]
     return "\n".join(lines)
 
 
-def run(config) -> None:
-    """Print what a config's students are made of, and what they cost on one image.
+def run(config: Any, workdir: Any = None) -> None:
+    """`--mode=describe`: print what a config's students are made of, and what one image costs.
+
+    Args:
+      config: every key of configs/base.py.
+      workdir: not used.
 
     That is inference. A training step is more than three times it: the backward passes, and with
     HFD the second stage of each student once more, on what the peer lends it.

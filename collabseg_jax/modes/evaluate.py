@@ -3,21 +3,25 @@
 import dataclasses
 import itertools
 import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from collabseg_jax import data, metrics
-from collabseg_jax.collab import sharding as shardings
-from collabseg_jax.collab import step as steps
 from collabseg_jax.collab.inference import OUTPUTS, Inference
-from collabseg_jax.collab.pair import STUDENTS
+from collabseg_jax.collab.pair import STUDENTS, Pair
+from collabseg_jax.collab.programs import jit_eval_step
+from collabseg_jax.collab.sharding import eval_layout
+from collabseg_jax.collab.state import CollabState
 from collabseg_jax.errors import InputError
-from collabseg_jax.run import build as experiment
-from collabseg_jax.run import record as workdirs
+from collabseg_jax.run.build import Run, make_run, prepare_data
 from collabseg_jax.run.console import Progress, console
 from collabseg_jax.run.files import replace_text
+from collabseg_jax.run.record import recorded_config, recorded_spec
 
 
 class Evaluator:
@@ -25,26 +29,38 @@ class Evaluator:
 
     def __init__(
         self,
-        pair,
-        source,
-        spec,
-        mesh,
+        pair: Pair,
+        source: Sequence,
+        spec: data.DatasetSpec,
+        mesh: Mesh,
         *,
-        split,
-        batch_size,
-        max_shapes,
-        short_side=0,
+        split: str,
+        batch_size: int,
+        max_shapes: int,
+        short_side: int = 0,
         how: Inference = Inference(),
-    ):
-        """See `config.eval` for all but `how`; batch_size is rounded up to the devices."""
-        self._source, self._spec, self._split = source, spec, split
-        self._layout = shardings.eval_layout(mesh, batch_size=batch_size)
-        self._max_shapes, self._short_side, self._how = max_shapes, short_side, how
-        self._step = steps.jit_eval_step(
-            self._layout, pair=pair, num_classes=spec.num_classes, how=how
-        )
+    ) -> None:
+        """Compile nothing yet.
 
-    def __call__(self, state, stop=lambda: False) -> dict | None:
+        Args:
+          pair: the students.
+          source: the records of the split.
+          spec: of the data set.
+          mesh: the devices.
+          split: its name.
+          batch_size: images of a batch, rounded up to the devices.
+          max_shapes: see `data.eval_batches`.
+          short_side: see there.
+          how: windows, scales and mirroring.
+        """
+        self._source, self._spec, self._split = source, spec, split
+        self._layout = eval_layout(mesh, batch_size=batch_size)
+        self._max_shapes, self._short_side, self._how = max_shapes, short_side, how
+        self._step = jit_eval_step(self._layout, pair=pair, num_classes=spec.num_classes, how=how)
+
+    def __call__(
+        self, state: CollabState, stop: Callable[[], bool] = lambda: False
+    ) -> dict[str, Any] | None:
         """{"step", "split", "inference", "cnn", "vit", "ensemble"}.
 
         The last three are scores as `metrics.scores` gives them, "inference" how images were seen,
@@ -77,22 +93,23 @@ class Evaluator:
         return {"step": int(state.step), "split": self._split, "inference": seen, **scored}
 
 
-def make(config, pair, source, spec, mesh) -> Evaluator:
+def make_evaluator(run: Run, source: Sequence, spec: data.DatasetSpec) -> Evaluator:
     """The evaluator that `config.eval` describes."""
+    how = run.config.eval
     return Evaluator(
-        pair,
+        run.pair,
         source,
         spec,
-        mesh,
-        split=config.eval.split,
-        batch_size=config.eval.batch_size,
-        max_shapes=config.eval.max_shapes,
-        short_side=config.eval.short_side,
-        how=experiment.inference(config),
+        run.mesh,
+        split=how.split,
+        batch_size=how.batch_size,
+        max_shapes=how.max_shapes,
+        short_side=how.short_side,
+        how=run.inference,
     )
 
 
-def summary(results: dict) -> str:
+def summary(results: Mapping[str, Any]) -> str:
     """One line of mIoUs."""
     parts = [
         f"{name} {'-' if results[name]['miou'] is None else format(results[name]['miou'], '.4f')}"
@@ -101,27 +118,30 @@ def summary(results: dict) -> str:
     return "mIoU  " + "  ".join(parts)
 
 
-def run(config, workdir) -> dict:
+def run(config: Any, workdir: Any) -> dict[str, Any]:
     """`--mode=eval`: score a trained workdir and write `eval_<split>.json` there.
 
     Args:
-      config: as for `workdir.recorded_config`.
+      config: as for `record.recorded_config`.
+      workdir: of a run.
+    Returns:
+      the scores, as `Evaluator` gives them.
+    Raises:
+      InputError: nothing was trained there, or the data has other classes.
     """
-    config = workdirs.recorded_config(workdir, config)
-    prepared = experiment.prepare_data(config)
-    spec = workdirs.recorded_spec(workdir)
+    config = recorded_config(workdir, config)
+    prepared, spec = prepare_data(config), recorded_spec(workdir)
     if prepared.spec.classes != spec.classes:
         pairs = itertools.zip_longest(prepared.spec.classes, spec.classes)
-        number, (found, expected) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
+        number, (here, trained) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
         raise InputError(
-            f"class {number} of the data in {prepared.builder_dir} is {found!r}, expected "
-            f"{expected!r} as {workdir} was trained on"
+            f"class {number} of the data in {prepared.builder_dir} is {here!r}, expected "
+            f"{trained!r} as {workdir} was trained on"
         )
     source = prepared.source(config.eval.split)
-    mesh = shardings.make_mesh(**config.mesh)
-    built, state = experiment.restore(workdir, config, num_classes=spec.num_classes, mesh=mesh)
-    evaluator = make(config, built.pair, source, prepared.spec, mesh)
-    results = evaluator(state)
+    run = make_run(config, spec=spec)
+    results = make_evaluator(run, source, prepared.spec)(run.restore(workdir))
+    assert results is not None  # nobody asked it to stop
     path = Path(workdir) / f"eval_{config.eval.split}.json"
     if jax.process_index() == 0:
         replace_text(path, json.dumps(results, indent=1) + "\n")

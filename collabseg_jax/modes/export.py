@@ -1,34 +1,37 @@
 """`--mode=export`: a trained student as files that other tools load."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 
-from collabseg_jax import interop
-from collabseg_jax.collab import sharding as shardings
-from collabseg_jax.collab.pair import STUDENTS
+from collabseg_jax import data, interop
+from collabseg_jax.collab.sharding import make_mesh
 from collabseg_jax.errors import unknown
-from collabseg_jax.run import build as experiment
-from collabseg_jax.run import record as workdirs
+from collabseg_jax.run.build import make_run, model_options
 from collabseg_jax.run.console import console
+from collabseg_jax.run.record import recorded_config, recorded_spec
 
 
-def run(config, workdir) -> None:
+def run(config: Any, workdir: Any) -> None:
     """Export `config.export.student` of a trained workdir, at `config.eval.checkpoint`.
 
+    Args:
+      config: as for `record.recorded_config`.
+      workdir: of a run.
     Raises:
-      ValueError: nothing was trained there, or `interop.to_pretrained` refuses.
+      InputError: nothing was trained there, or `interop.to_pretrained` refuses.
     """
-    config = workdirs.recorded_config(workdir, config)
+    config = recorded_config(workdir, config)
     name, format = config.export.student, config.export.format
-    if name not in STUDENTS:
-        raise unknown("export.student", name, STUDENTS)
     if format not in interop.FORMATS:
         raise unknown("export.format", format, interop.FORMATS)
-    spec = workdirs.recorded_spec(workdir)
-    mesh = shardings.make_mesh(devices=jax.local_devices()[:1])
-    _, state = experiment.restore(workdir, config, num_classes=spec.num_classes, mesh=mesh)
+    spec = recorded_spec(workdir)
+    state = make_run(config, spec=spec, mesh=make_mesh(devices=jax.local_devices()[:1])).restore(
+        workdir
+    )
     directory = Path(config.export.dir or Path(workdir) / "export" / f"{name}_{format}")
     interop.to_pretrained(
         config[name].model,
@@ -39,12 +42,14 @@ def run(config, workdir) -> None:
         palette=spec.palette,
         size=tuple(config.export.size),
         details=card_details(config, Path(workdir), spec, name, int(state.step)),
-        **experiment.model_options(config)[name],
+        **model_options(config)[name],
     )
     console(f"{config[name].model} after step {int(state.step)} as {format} in {directory}")
 
 
-def card_details(config, workdir: Path, spec, name: str, step: int) -> dict:
+def card_details(
+    config: Any, workdir: Path, spec: data.DatasetSpec, name: str, step: int
+) -> dict[str, Any]:
     """What the model card says besides the model; scores only if they are of this very step."""
     details = {
         "trained_on": f"{spec.name}, {step} steps of {config.batch_size} images. Source of the "
@@ -62,7 +67,7 @@ def card_details(config, workdir: Path, spec, name: str, step: int) -> dict:
     return details
 
 
-def scored(how) -> str:
+def scored(how: Mapping[str, Any]) -> str:
     """How the images were looked at for the scores, in words.
 
     Args:

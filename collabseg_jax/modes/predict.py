@@ -4,6 +4,7 @@ import glob
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_collections
@@ -11,26 +12,27 @@ import numpy as np
 from PIL import Image
 
 from collabseg_jax import data
-from collabseg_jax.collab import sharding as shardings
-from collabseg_jax.collab import step as steps
 from collabseg_jax.collab.inference import OUTPUTS
 from collabseg_jax.collab.pair import STUDENTS
+from collabseg_jax.collab.programs import jit_apply_students, jit_label_maps
+from collabseg_jax.collab.sharding import make_mesh
 from collabseg_jax.data.decode import decode_image, image_size
 from collabseg_jax.data.transforms import MIN_SIDE, network_size, pad_image, resize_image
 from collabseg_jax.errors import InputError, unknown
 from collabseg_jax.report import pictures
-from collabseg_jax.run import build as experiment
-from collabseg_jax.run import record as workdirs
+from collabseg_jax.run.build import make_run
+from collabseg_jax.run.config import check
 from collabseg_jax.run.console import Progress, console
+from collabseg_jax.run.record import recorded_config, recorded_spec
 
-ENCODINGS = ("train_ids", "official")  # in a label map
 
-
-def predictor(workdir, config, student: str) -> Callable:
+def predictor(workdir: Any, config: Any, student: str) -> Callable:
     """A function from uint8 [H, W, 3] to uint8 [H, W] for "cnn", "vit" or "ensemble".
 
     Args:
-      workdir: of a trained run; config: of that run.
+      workdir: of a trained run.
+      config: of that run.
+      student: "cnn", "vit" or "ensemble".
     Returns:
       predict(image, seen_shape=None, map_shape=None): the label map at the image's own size.
       `seen_shape` is what the network's input is padded to, `map_shape` what the map is computed
@@ -38,15 +40,19 @@ def predictor(workdir, config, student: str) -> Callable:
     """
     if student not in OUTPUTS:
         raise unknown("student", student, OUTPUTS)
-    spec = workdirs.recorded_spec(workdir)
-    mesh = shardings.make_mesh(devices=jax.local_devices()[:1])
-    built, state = experiment.restore(workdir, config, num_classes=spec.num_classes, mesh=mesh)
+    mesh = make_mesh(devices=jax.local_devices()[:1])
+    run = make_run(config, spec=recorded_spec(workdir), mesh=mesh)
+    state = run.restore(workdir)
     students = STUDENTS if student == "ensemble" else (student,)
     variables = {name: getattr(state, name).variables for name in students}
-    views = steps.jit_views(pair=built.pair, students=students, how=experiment.inference(config))
-    label_maps = steps.jit_label_maps(outputs=(student,))
+    apply_students = jit_apply_students(pair=run.pair, students=students, how=run.inference)
+    label_maps = jit_label_maps(outputs=(student,))
 
-    def predict(image, seen_shape=None, map_shape=None):
+    def predict(
+        image: np.ndarray,
+        seen_shape: tuple[int, int] | None = None,
+        map_shape: tuple[int, int] | None = None,
+    ) -> np.ndarray:
         image = np.asarray(image)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise InputError(
@@ -54,21 +60,22 @@ def predictor(workdir, config, student: str) -> Callable:
             )
         height, width = image.shape[:2]
         seen = _seen_size((height, width), config)
-        seen_shape = seen_shape or tuple(max(MIN_SIDE, side) for side in seen)
+        seen_shape = seen_shape or (max(MIN_SIDE, seen[0]), max(MIN_SIDE, seen[1]))
         padded = pad_image(resize_image(image, seen), seen_shape)
         sizes = np.array([(*seen, height, width)], np.int32)
-        maps = label_maps(views(variables, padded[None]), map_shape or (height, width), sizes)
+        logits = apply_students(variables, padded[None])
+        maps = label_maps(logits, map_shape or (height, width), sizes)
         return np.asarray(maps[student][0, :height, :width])
 
     return predict
 
 
-def _seen_size(size: tuple[int, int], config) -> tuple[int, int]:
+def _seen_size(size: tuple[int, int], config: Any) -> tuple[int, int]:
     """(height, width) at which the network sees a picture of such a size."""
     return network_size(size, short_side=config.eval.short_side, long_side=config.predict.long_side)
 
 
-def load(workdir, student: str = "ensemble") -> Callable[[np.ndarray], np.ndarray]:
+def load(workdir: Any, student: str = "ensemble") -> Callable[[np.ndarray], np.ndarray]:
     """A trained student as a function.
 
     Args:
@@ -77,17 +84,27 @@ def load(workdir, student: str = "ensemble") -> Callable[[np.ndarray], np.ndarra
     Returns:
       f(image uint8 [H, W, 3] RGB) -> label map uint8 [H, W].
     Raises:
-      ValueError: nothing was trained there, or an unknown student.
+      InputError: nothing was trained there, or an unknown student.
+
+    Example:
+      segment = collabseg_jax.load("runs/quickstart", "cnn")
+      labels = segment(image)
     """
-    return predictor(
-        workdir, workdirs.recorded_config(workdir, ml_collections.ConfigDict()), student
-    )
+    return predictor(workdir, recorded_config(workdir, ml_collections.ConfigDict()), student)
 
 
-def run(config, workdir) -> None:
-    """`--mode=predict`: label maps and overlays of the pictures that a glob names."""
-    config = workdirs.recorded_config(workdir, config)
-    spec = workdirs.recorded_spec(workdir)
+def run(config: Any, workdir: Any) -> None:
+    """`--mode=predict`: label maps and overlays of the pictures that a glob names.
+
+    Args:
+      config: as for `record.recorded_config`.
+      workdir: of a run.
+    Raises:
+      InputError: nothing was trained there, or the pictures or a key are not usable.
+    """
+    config = recorded_config(workdir, config)
+    check(config)
+    spec = recorded_spec(workdir)
     values = _values(config.predict.encoding, spec)
     pattern = os.path.expanduser(config.predict.images)
     paths = [Path(p) for p in sorted(glob.glob(pattern, recursive=True))]
@@ -130,8 +147,6 @@ def run(config, workdir) -> None:
 
 def _values(kind: str, spec: data.DatasetSpec) -> np.ndarray | None:
     """What to write for each train id, uint8 [K]; None for the train id itself."""
-    if kind not in ENCODINGS:
-        raise unknown("predict.encoding", kind, ENCODINGS)
     official = spec.official_values or range(spec.num_classes)
     return np.array(official, np.uint8) if kind == "official" else None
 

@@ -1,95 +1,79 @@
 """The training loop: wiring only."""
 
 import contextlib
-import dataclasses
 import json
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from collabseg_jax import data
 from collabseg_jax.collab import custom
-from collabseg_jax.collab import sharding as shardings
-from collabseg_jax.collab import step as steps
 from collabseg_jax.collab.inference import OUTPUTS
 from collabseg_jax.collab.pair import STUDENTS
+from collabseg_jax.data.training import TrainBatches
 from collabseg_jax.errors import RunError
-from collabseg_jax.modes import evaluate
+from collabseg_jax.modes.evaluate import make_evaluator, summary
 from collabseg_jax.report import charts, pictures
-from collabseg_jax.run import build as experiment
-from collabseg_jax.run import distributed
-from collabseg_jax.run import record as workdirs
-from collabseg_jax.run import records as training_data
-from collabseg_jax.run.checkpoint import METRIC, Checkpoints
+from collabseg_jax.run.build import Run, make_run, prepare_data
+from collabseg_jax.run.checkpoint import METRIC, Checkpoints, restore_newest
 from collabseg_jax.run.console import Progress, Waits, console
-from collabseg_jax.run.distributed import StopSignal
+from collabseg_jax.run.distributed import StopSignal, from_first
 from collabseg_jax.run.files import replace_text, writing
-from collabseg_jax.run.log import MetricLog, read_log
+from collabseg_jax.run.log import MetricLog, Trace, read_log
+from collabseg_jax.run.record import locked, record_config, refuse_other_config
+from collabseg_jax.run.records import TrainingData, choose_records
 
 
-def run(config, workdir) -> dict | None:
+def run(config: Any, workdir: Any) -> dict | None:
     """`--mode=train`: train, or continue, in `workdir`.
 
+    Args:
+      config: every key of configs/base.py.
+      workdir: the folder of the run.
     Returns:
       what `results.json` holds; None if SIGTERM or SIGHUP ended the run early, its state saved.
+    Raises:
+      InputError: a key, the data, or what is in the workdir already.
+      RunError: the run cannot go on.
     """
     workdir = Path(workdir)
     with writing(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
-    with workdirs.locked(workdir), StopSignal() as stop:
+    with locked(workdir), StopSignal() as stop:
         return _run(config, workdir, stop)
 
 
-def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
-    workdirs.refuse_other_config(config, workdir)
-    spec = experiment.find_spec(config)
-    built = experiment.build(config, num_classes=spec.num_classes)
-    if "custom" in built.objective.terms:
+def _run(config: Any, workdir: Path, stop: StopSignal) -> dict | None:
+    refuse_other_config(config, workdir)
+    run = make_run(config)
+    if "custom" in run.objective.terms:
         custom.load(config.losses.custom.fn)  # before any work: it may not be there
-    mesh = shardings.make_mesh(**config.mesh)
-    layout = shardings.train_layout(mesh, batch_size=config.batch_size, crop=config.data.crop)
-    prepared = experiment.prepare_data(config)
+    layout = run.layout  # the batch may not fit the devices
+    prepared = prepare_data(config)
     spec = prepared.spec  # of the copy: label files of a data set may vary
-    trained_on = training_data.choose(config, prepared)
+    trained_on = choose_records(config, prepared)
+    run = run.weigh_classes(trained_on.class_weights)
     eval_source = prepared.source(config.eval.split)
     device = f"{jax.device_count()} {jax.devices()[0].device_kind}"
     console(f"training on {device} device(s) of {jax.process_count()} process(es)")
     checkpoints = Checkpoints(workdir, every=config.checkpoint.every, keep=config.checkpoint.keep)
-    begins = distributed.from_first(len(checkpoints.steps())) == 0  # the same in all processes
-    fresh = experiment.initial_state(config, built, mesh) if begins else None
+    begins = from_first(len(checkpoints.steps())) == 0  # the same in all processes
+    fresh = run.initial_state() if begins else None
     # Not before all input was read: a workdir that holds a record takes no other configuration.
-    workdirs.record_config(config, workdir, fingerprint=trained_on.fingerprint, spec=spec)
-    like = experiment.abstract_state(config, built, mesh)
-    state = experiment.restore_newest(checkpoints, like, set_aside=True) or fresh
+    record_config(config, workdir, fingerprint=trained_on.fingerprint, spec=spec)
+    state: Any = restore_newest(checkpoints, run.abstract_state(), set_aside=True) or fresh
     start = int(state.step)
     if start:
         console(f"continuing {workdir} after step {start}")
-    evaluator = evaluate.make(config, built.pair, eval_source, spec, mesh)
-    stepped = {
-        "pair": built.pair,
-        "objective": dataclasses.replace(built.objective, class_weights=trained_on.class_weights),
-        "jitter": built.jitter,
-    }
-    train_step = steps.jit_train_step(layout, optimizers=built.optimizers, **stepped)
-    gradient_norms = steps.jit_gradient_norms(layout, **stepped)  # compiled if it is called
-    batches = data.train_batches(
-        trained_on.source,
-        spec,
-        batch_size=config.batch_size,
-        crop=tuple(config.data.crop),
-        scale_range=tuple(config.data.scale),
-        flip=config.data.flip,
-        cat_max_ratio=config.data.cat_max_ratio,
-        seed=config.seed,
-        start_step=start,
-        workers=config.data.workers,
-        rows=layout.rows,
-        rates=trained_on.rates,
-        cache=config.data.cache,
-    )
+    evaluate = make_evaluator(run, eval_source, spec)
+    train_step, gradient_norms = run.jit_train_step(), run.jit_gradient_norms()
+    batches = _batches(config, run, trained_on, spec, start)
     log = MetricLog(workdir, start_step=start)
+    trace = Trace(workdir, config.log.profile)
     progress = Progress(config.steps, "training", "step", start=start)
     results, stopped, since, last = None, False, time.monotonic(), start
     step, batch, waits = start, None, Waits()
@@ -98,6 +82,7 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
             batch = batch or layout.place(next(batches))
             logged = step % config.log.every == 0 or step == config.steps
             norms = gradient_norms(state, batch) if logged and config.log.gradients else {}
+            trace.before(step)
             state, logs = train_step(state, batch)
             with waits.on("data"):  # while the device works
                 batch = layout.place(next(batches)) if step < config.steps else None
@@ -105,6 +90,7 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
             # from hanging). It costs the time that a dispatch takes.
             with waits.on("device"):
                 errors = {name: float(logs[f"{name}/ce"]) for name in STUDENTS}
+            trace.after(step)
             note = "  ".join(f"{name} ce {value:.3f}" for name, value in errors.items())
             progress.advance(note=note)
             if int(logs["skipped_in_a_row"]) > 0:
@@ -118,11 +104,11 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
             scored = config.eval.every > 0 and step % config.eval.every == 0
             results = None
             if final or (scored and not stopped):  # there may be seconds left, just to save
-                results = evaluator(state, stop.asked)
+                results = evaluate(state, stop.asked)
                 stopped = results is None
             if results:
                 log.write(step, eval_scalars(results))
-                console(f"step {step}: {evaluate.summary(results)}")
+                console(f"step {step}: {summary(results)}")
                 checkpoints.save(step, state, metrics={METRIC: mean_miou(results)})
                 since, last = time.monotonic(), step
             elif checkpoints.due(step) or stopped:
@@ -130,7 +116,7 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
             if stopped:
                 break
         if step == start and not stopped:  # the run had already ended
-            results = evaluator(state, stop.asked)
+            results = evaluate(state, stop.asked)
             stopped = results is None
         checkpoints.close()
     except BaseException:
@@ -142,29 +128,58 @@ def _run(config, workdir: Path, stop: StopSignal) -> dict | None:
     finally:
         batches.close()
         progress.close()
+        trace.close()
         log.close()
     if stopped:
         console(f"stopped as asked; the same command continues {workdir} after step {step}")
         return None
-    if jax.process_index() == 0:
-        replace_text(workdir / "results.json", json.dumps(results, indent=1) + "\n")
-        with writing(workdir / "samples.png") as path:
-            pictures.draw_samples(
-                path,
-                built.pair,
-                state,
-                eval_source,
-                spec,
-                rows=config.log.samples,
-                short_side=config.eval.short_side,
-            )
-        with writing(workdir / "teaching.png") as path:
-            charts.draw_teaching(path, {"": [read_log(workdir / "metrics.jsonl")]})
-        console(f"{workdir}/results.json and samples.png: {evaluate.summary(results)}")
+    if jax.process_index() == 0 and results:
+        _show(workdir, run, state, results, eval_source, spec)
     return results
 
 
-def eval_scalars(results: dict) -> dict:
+def _batches(
+    config: Any, run: Run, trained_on: TrainingData, spec: data.DatasetSpec, start: int
+) -> TrainBatches:
+    """This process's part of the batches that come after step `start`."""
+    return data.train_batches(
+        trained_on.source,
+        spec,
+        batch_size=config.batch_size,
+        crop=tuple(config.data.crop),
+        scale_range=tuple(config.data.scale),
+        flip=config.data.flip,
+        cat_max_ratio=config.data.cat_max_ratio,
+        seed=config.seed,
+        start_step=start,
+        workers=config.data.workers,
+        rows=run.layout.rows,
+        rates=trained_on.rates,
+        cache=config.data.cache,
+    )
+
+
+def _show(
+    workdir: Path, run: Run, state: Any, results: dict, source: Any, spec: data.DatasetSpec
+) -> None:
+    """Write the results and the pictures of a run that has ended."""
+    replace_text(workdir / "results.json", json.dumps(results, indent=1) + "\n")
+    with writing(workdir / "samples.png") as path:
+        pictures.draw_samples(
+            path,
+            run.pair,
+            state,
+            source,
+            spec,
+            rows=run.config.log.samples,
+            short_side=run.config.eval.short_side,
+        )
+    with writing(workdir / "teaching.png") as path:
+        charts.draw_teaching(path, {"": [read_log(workdir / "metrics.jsonl")]})
+    console(f"{workdir}/results.json and samples.png: {summary(results)}")
+
+
+def eval_scalars(results: Mapping[str, Any]) -> dict[str, float]:
     """{"eval/<output>/<score>": value} of the scores that exist."""
     return {
         f"eval/{name}/{key}": results[name][key]
@@ -174,26 +189,30 @@ def eval_scalars(results: dict) -> dict:
     }
 
 
-def mean_miou(results: dict) -> float:
+def mean_miou(results: Mapping[str, Any]) -> float:
     """What the best checkpoint is chosen by: the mean of both students' mIoU."""
     return sum(results[name]["miou"] or 0.0 for name in STUDENTS) / len(STUDENTS)
 
 
-def complain(step: int, logs: dict, *, limit: int) -> None:
+def complain(step: int, logs: Mapping[str, Any], *, limit: int) -> None:
     """Say which terms of a skipped step were not finite.
 
+    Args:
+      step: its number.
+      logs: of the step.
+      limit: of steps in a row.
     Raises:
       RunError: as many steps in a row were skipped as `limit` allows.
     """
     bad = {key: float(value) for key, value in logs.items() if not math.isfinite(float(value))}
     terms = {key: value for key, value in bad.items() if not key.endswith("/total")} or bad
-    found = ", ".join(f"{key} is {value}" for key, value in terms.items())
+    which = ", ".join(f"{key} is {value}" for key, value in terms.items())
     in_a_row = int(logs["skipped_in_a_row"])
     if in_a_row < limit:
-        console(f"step {step} skipped: {found}")
+        console(f"step {step} skipped: {which}")
         return
     raise RunError(
-        f"step {step}: {found}, {in_a_row} steps skipped in a row (config.max_skipped = "
+        f"step {step}: {which}, {in_a_row} steps skipped in a row (config.max_skipped = "
         f"{limit}). The last good state is that after step {step - in_a_row}; what usually helps: "
         "a lower lr or clip_norm of that student, a longer warm-up, precision=float32"
     )

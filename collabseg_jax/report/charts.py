@@ -1,15 +1,14 @@
 """Charts of numbers: what arms of a study differ by, and how teaching went."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from collabseg_jax.collab.pair import STUDENTS
-
-matplotlib.use("Agg")
 
 # Blue and orange stay apart for all kinds of colour blindness; `pictures.TEACHING` has them too.
 COLORS = {"cnn": "#0b5fa5", "vit": "#d1570a"}
@@ -27,12 +26,17 @@ TEACHING_PANELS = (
 )
 
 
-def draw_differences(path: Path, rows, *, reference: str, metric: str) -> None:
+def draw_differences(path: Path, rows: Sequence[Any], *, reference: str, metric: str) -> None:
     """A panel for each student: the difference of each arm to the reference.
 
+    Small rings are the seeds, the dot is their mean, the bar the interval; an arm that has no seed
+    in common with the reference has none of them.
+
     Args:
-      rows: of `comparison.compare`. Small rings are the seeds, the dot is their mean, the bar the
-        interval; an arm that has no seed in common with the reference has none of them.
+      path: of the PNG.
+      rows: of `comparison.compare`.
+      reference: the arm that the others are compared with.
+      metric: its name.
     """
     arms = [arm for arm in dict.fromkeys(row.arm for row in rows) if arm != reference]
     figure = Figure(figsize=(10.5, 1.7 + 0.42 * max(2, len(arms))), layout="constrained")
@@ -63,7 +67,7 @@ def draw_differences(path: Path, rows, *, reference: str, metric: str) -> None:
     figure.savefig(path, dpi=130)
 
 
-def _draw_row(axis, y: int, row, color: str) -> None:
+def _draw_row(axis: Any, y: int, row: Any, color: str) -> None:
     values = list(row.differences.values())
     axis.plot(values, np.full(len(values), y + 0.18), "o", ms=4, mfc="none", mec=color, alpha=0.7)
     mean, _, low, high = row.difference[1:]
@@ -72,10 +76,11 @@ def _draw_row(axis, y: int, row, color: str) -> None:
     axis.plot([mean], [y], "o", color=color, ms=7)
 
 
-def draw_teaching(path: Path, logs: dict[str, list[list[dict]]]) -> None:
+def draw_teaching(path: Path, logs: Mapping[str, list[list[dict]]]) -> None:
     """How teaching went over the steps: a row for each student, a column for each quantity.
 
     Args:
+      path: of the PNG.
       logs: {label: the lines of each metrics.jsonl that belong to it}. A line for each label, the
         mean of its runs, smoothed; of a single label the values themselves too, and the gradient
         norm of each loss where the log has them.
@@ -122,21 +127,23 @@ def draw_teaching(path: Path, logs: dict[str, list[list[dict]]]) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _mean_over_runs(runs) -> dict[str, tuple]:
+def _mean_over_runs(runs: Sequence[Sequence[dict]]) -> dict[str, tuple]:
     """{key: (steps, values)} of all keys of the log lines, averaged over runs."""
-    found: dict[str, dict[int, list]] = {}
+    by_key: dict[str, dict[int, list]] = {}
     for entries in runs:
         for entry in entries:
             for key, value in entry.items():
                 if key != "step" and value is not None:
-                    found.setdefault(key, {}).setdefault(entry["step"], []).append(value)
+                    by_key.setdefault(key, {}).setdefault(entry["step"], []).append(value)
     return {
         key: (sorted(by_step), [float(np.mean(by_step[step])) for step in sorted(by_step)])
-        for key, by_step in found.items()
+        for key, by_step in by_key.items()
     }
 
 
-def _draw_curve(axis, curve, color, label, *, raw=False) -> None:
+def _draw_curve(
+    axis: Any, curve: tuple | None, color: str, label: str, *, raw: bool = False
+) -> None:
     """A curve, smoothed over about a fifteenth of its points at a time."""
     if curve is None:
         return

@@ -1,8 +1,9 @@
 """Pictures for people: sample pages, overlays, palette label maps."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
+import jax
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -10,8 +11,9 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from collabseg_jax import data
-from collabseg_jax.collab import step as steps
-from collabseg_jax.collab.pair import STUDENTS
+from collabseg_jax.collab.pair import STUDENTS, Pair
+from collabseg_jax.collab.programs import jit_inspect
+from collabseg_jax.collab.state import CollabState
 from collabseg_jax.data.decode import decode_record
 from collabseg_jax.data.transforms import (
     MIN_SIDE,
@@ -21,8 +23,6 @@ from collabseg_jax.data.transforms import (
     resize_image,
     resize_label,
 )
-
-matplotlib.use("Agg")
 
 LONG_SIDE = 1024  # in pixels, of what is drawn
 IGNORED_COLOR = (235, 235, 235)
@@ -36,32 +36,40 @@ TEACHING = (
 )
 
 
-def colorize(labels, palette) -> np.ndarray:
+Palette = Sequence[tuple[int, int, int]]  # one RGB in 0..255 for each class
+
+
+def colorize(labels: np.ndarray, palette: Palette) -> np.ndarray:
     """Label map uint8 [H, W] -> RGB uint8 [H, W, 3]; 255 becomes light grey."""
     table = np.full((256, 3), IGNORED_COLOR, np.uint8)
     table[: len(palette)] = palette
     return table[labels]
 
 
-def overlay(image, labels, palette, alpha: float = 0.55) -> np.ndarray:
+def overlay(
+    image: np.ndarray, labels: np.ndarray, palette: Palette, alpha: float = 0.55
+) -> np.ndarray:
     """The colours of a label map laid over its image, uint8 [H, W, 3]."""
     mixed = (1 - alpha) * image + alpha * colorize(labels, palette)
     return mixed.round().astype(np.uint8)
 
 
-def save_label_map(path: Path, labels, palette) -> None:
+def save_label_map(path: Path, labels: np.ndarray, palette: Palette) -> None:
     """A label map uint8 [H, W] as a palette PNG: its values are the class indices."""
     picture = Image.fromarray(labels, mode="P")
     picture.putpalette(np.asarray(palette, np.uint8).reshape(-1).tolist())
     picture.save(path)
 
 
-def teaching_map(error: dict, predictions: dict, labels) -> np.ndarray:
+def teaching_map(
+    error: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray], labels: np.ndarray
+) -> np.ndarray:
     """Index into `TEACHING` at each pixel.
 
     Args:
       error: {student: cross-entropy [H, W]}; the lower one teaches.
-      predictions: {student: [H, W]}; labels: [H, W], 255 = ignore.
+      predictions: {student: [H, W]}.
+      labels: [H, W], 255 = ignore.
     """
     right = {s: predictions[s] == labels for s in STUDENTS}
     index = np.full(labels.shape, 4)
@@ -71,24 +79,34 @@ def teaching_map(error: dict, predictions: dict, labels) -> np.ndarray:
     return index
 
 
-def draw_samples(path: Path, pair, state, source, spec, *, rows: int, short_side: int = 0) -> None:
+def draw_samples(
+    path: Path,
+    pair: Pair,
+    state: CollabState,
+    source: Sequence,
+    spec: data.DatasetSpec,
+    *,
+    rows: int,
+    short_side: int = 0,
+) -> None:
     """A page of `rows` images: image, truth, both predictions, and who teaches whom.
 
     The students see each image whole, as it is drawn: at `short_side`, and no larger than
     `LONG_SIDE`.
 
     Args:
-      pair, state: the students.
+      path: of the PNG.
+      pair: the students.
+      state: of them.
       source: records; evenly spaced ones are drawn.
       spec: of the data set.
+      rows: how many images; 0 for no page.
       short_side: see `config.eval`.
     """
-    import jax
-
     if rows < 1:
         return
     picks = np.linspace(0, len(source) - 1, min(rows, len(source))).round().astype(int)
-    inspect = steps.jit_inspect(pair=pair)
+    inspect = jit_inspect(pair=pair)
     # One device of this process is enough for a few pictures.
     variables = jax.device_get({s: getattr(state, s).variables for s in STUDENTS})
     figure = Figure(figsize=(13.5, 2.45 * len(picks) + 1.3), layout="constrained")
@@ -98,10 +116,10 @@ def draw_samples(path: Path, pair, state, source, spec, *, rows: int, short_side
         record = decode_record(source[int(index)], spec)
         size = network_size(record["label"].shape, short_side=short_side, long_side=LONG_SIDE)
         image, label = resize_image(record["image"], size), resize_label(record["label"], size)
-        padded = [max(MIN_SIDE, side) for side in size]
-        found = inspect(variables, pad_image(image, padded)[None], pad_label(label, padded)[None])
+        padded = max(MIN_SIDE, size[0]), max(MIN_SIDE, size[1])
+        outputs = inspect(variables, pad_image(image, padded)[None], pad_label(label, padded)[None])
         predictions, error = (
-            {s: np.asarray(maps[s][0, : size[0], : size[1]]) for s in STUDENTS} for maps in found
+            {s: np.asarray(maps[s][0, : size[0], : size[1]]) for s in STUDENTS} for maps in outputs
         )
         seen |= set(np.unique(label)) | {v for s in STUDENTS for v in np.unique(predictions[s])}
         panels = [image, *(colorize(m, spec.palette) for m in (label, *predictions.values()))]
@@ -134,19 +152,24 @@ def draw_samples(path: Path, pair, state, source, spec, *, rows: int, short_side
     figure.savefig(path, dpi=110)
 
 
-def _class_patches(seen, spec) -> list[Patch]:
+def _matplotlib(color: tuple[int, int, int]) -> tuple[float, float, float]:
+    return color[0] / 255, color[1] / 255, color[2] / 255
+
+
+def _class_patches(seen: Iterable[int], spec: data.DatasetSpec) -> list[Patch]:
     """What a legend shows of the classes with these indices, in their order; 255 is left out."""
     return [
-        Patch(color=np.array(spec.palette[k]) / 255, label=spec.classes[k])
+        Patch(color=_matplotlib(spec.palette[k]), label=spec.classes[k])
         for k in sorted(seen)
         if k < spec.num_classes
     ]
 
 
-def draw_pairs(path: Path, samples, spec) -> None:
-    """A page of images, each beside itself under the colours of its label.
+def draw_pairs(path: Path, samples: Sequence[tuple], spec: data.DatasetSpec) -> None:
+    """A page of images, each next to itself under the colours of its label.
 
     Args:
+      path: of the PNG.
       samples: (heading, name, image uint8 [H, W, 3], label uint8 [H, W]) of each, at least one; a
         heading stands above the first of those in a row that have the same.
       spec: of the data set.
@@ -170,7 +193,7 @@ def draw_pairs(path: Path, samples, spec) -> None:
             seen |= set(np.unique(label).tolist())
     handles = _class_patches(seen, spec)
     if data.IGNORE in seen:
-        handles.append(Patch(color=np.array(IGNORED_COLOR) / 255, label="ignored"))
+        handles.append(Patch(color=_matplotlib(IGNORED_COLOR), label="ignored"))
     figure.legend(
         handles=handles,
         loc="outside lower left",

@@ -3,6 +3,7 @@
 import contextlib
 import sys
 import time
+from collections.abc import Iterator
 
 import jax
 from tqdm import tqdm
@@ -20,10 +21,11 @@ def console(message: str) -> None:
 class Progress:
     """A bar with ETA on a terminal; plain lines now and then elsewhere; silence off process 0."""
 
-    def __init__(self, total: int, what: str, unit: str, *, start: int = 0):
+    def __init__(self, total: int, what: str, unit: str, *, start: int = 0) -> None:
         """Begin at `start` of `total` units."""
         self._total, self._what, self._unit, self._done = total, what, unit, start
-        self._timed_from, self._since, self._said = None, time.monotonic(), time.monotonic()
+        self._timed_from: int | None = None
+        self._since = self._said = time.monotonic()
         self._terminal = sys.stderr.isatty() and jax.process_index() == 0
         self._bar = tqdm(
             total=total,
@@ -56,12 +58,12 @@ class Progress:
 class Waits:
     """Where the time of a step goes: to the next batch, and after that to the device."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         """Nothing has been waited for."""
         self._seconds, self._count, self._warned = {"data": 0.0, "device": 0.0}, 0, False
 
     @contextlib.contextmanager
-    def on(self, what: str):
+    def on(self, what: str) -> Iterator[None]:
         """Counts the time inside as waiting on "data" or "device"; "device" ends a step."""
         began = time.monotonic()
         yield

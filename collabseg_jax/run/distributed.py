@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,6 +18,11 @@ from jax.experimental import multihost_utils
 
 from collabseg_jax.errors import InputError, RunError
 
+# Status codes of absl with which a collective ends whose other end is gone.
+LOST = (
+    *("UNKNOWN", "UNAVAILABLE", "ABORTED", "CANCELLED"),
+    *("DEADLINE_EXCEEDED", "INTERNAL", "FAILED_PRECONDITION"),
+)
 SILENCE_S = 25  # without a sign of life for so long, a process counts as lost
 
 
@@ -26,9 +32,11 @@ def start(coordinator_address: str, num_processes: int = 0, process_id: int = -1
     Args:
       coordinator_address: "" for a single process, "auto" for what JAX finds in the environment
         of a cluster (TPU pod, Slurm, ...), or host:port of process 0.
-      num_processes, process_id: with host:port.
+      num_processes: with host:port.
+      process_id: with host:port.
     Raises:
-      ValueError: arguments that do not go together; RunError: the others could not be reached.
+      InputError: arguments that do not go together.
+      RunError: the others could not be reached.
     """
     explicit = num_processes > 0 or process_id >= 0
     if coordinator_address in ("", "auto"):
@@ -39,7 +47,7 @@ def start(coordinator_address: str, num_processes: int = 0, process_id: int = -1
             )
         if not coordinator_address:
             return
-        place = {}
+        place: dict[str, Any] = {}
     else:
         if not 0 <= process_id < num_processes or ":" not in coordinator_address:
             raise InputError(
@@ -71,7 +79,7 @@ def is_joined() -> bool:
 
 def finish() -> None:
     """Leave in good order: wait for the others, who may still be saving."""
-    if is_joined():
+    if _last_words is not None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # this process is done, and saved
         jax.distributed.shutdown()
         _last_words.not_needed()
@@ -79,7 +87,7 @@ def finish() -> None:
 
 def abandon(code: int) -> None:
     """End this process now, without waiting for the others; does nothing in a single process."""
-    if is_joined():
+    if _last_words is not None:
         sys.stdout.flush()
         sys.stderr.flush()
         _last_words.not_needed()
@@ -106,25 +114,25 @@ class StopSignal:
     A cluster sends SIGTERM before it takes a machine away; a terminal SIGHUP when it is closed.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         """Nothing was asked for yet."""
         self._asked = False
 
-    def __enter__(self):
+    def __enter__(self) -> "StopSignal":
         """Take both over; only the main thread can. Under nohup, SIGHUP stays ignored."""
-        self._before = {}
+        self._before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGHUP):
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         """Give them back."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number, _):
+    def _note(self, number: int, _: Any) -> None:
         self._asked = True
         if number == signal.SIGHUP:
             _leave_terminal()
@@ -158,7 +166,7 @@ if sys.stdin.read() != "goodbye":
     print(sys.argv[1], file=sys.stderr)
 """
 
-    def __init__(self, line: str):
+    def __init__(self, line: str) -> None:
         command = [sys.executable, "-c", self.CODE, line]
         self._child = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
 
@@ -168,6 +176,14 @@ if sys.stdin.read() != "goodbye":
 
 
 _last_words: _LastWords | None = None
+
+
+def line_of_lost(error: Exception) -> str | None:
+    """The line for an error that says that another process is gone; None for any other error."""
+    status = str(error).partition(":")[0]
+    if isinstance(error, jax.errors.JaxRuntimeError) and status in LOST:
+        return lost(str(error).splitlines()[0])
+    return None
 
 
 def lost(reason: str) -> str:

@@ -2,13 +2,14 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from collabseg_jax.errors import RunError
 
 
 @contextlib.contextmanager
-def writing(path: Path):
+def writing(path: Path) -> Iterator[Path]:
     """A full or read-only disk becomes a RunError that names the file; yields the path."""
     try:
         yield path

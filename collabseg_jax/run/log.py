@@ -1,13 +1,18 @@
-"""Scalars of a run: metrics.jsonl and TensorBoard events."""
+"""What a run logs: scalars to metrics.jsonl and TensorBoard events, and traces of a few steps."""
 
 import contextlib
 import json
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
+from clu import profiler
 
+from collabseg_jax.errors import InputError
+from collabseg_jax.run.console import console
 from collabseg_jax.run.files import replace_text, writing
 
 
@@ -33,13 +38,14 @@ class MetricLog:
     Both are written at once, in this thread: what cannot be written is an error here and now.
     """
 
-    def __init__(self, workdir, *, start_step: int):
+    def __init__(self, workdir: Any, *, start_step: int) -> None:
         """Continue after `start_step`; what was logged later is cut off.
 
         Raises:
           RunError: here and in `write`, if the files cannot be written.
         """
-        self._lines = self._events = None
+        self._lines: Any = None
+        self._events: Any = None
         if jax.process_index() != 0:
             return
         from tensorboardX.event_file_writer import EventsWriter  # only training needs it
@@ -53,7 +59,7 @@ class MetricLog:
             self._events = EventsWriter(str(self._folder / "events"), f".{start_step}")
             self._event(start_step + 1, session_log={"status": 1})  # START: cut off
 
-    def write(self, step: int, scalars: dict) -> None:
+    def write(self, step: int, scalars: Mapping[str, Any]) -> None:
         """One line of JSON; a value that is not finite becomes null."""
         if self._lines is None:
             return
@@ -67,7 +73,7 @@ class MetricLog:
             self._event(step, summary={"value": values})
             self._events.flush()
 
-    def _event(self, step: int, **content) -> None:
+    def _event(self, step: int, **content: Any) -> None:
         from tensorboardX.proto.event_pb2 import Event
 
         self._events.write_event(Event(wall_time=time.time(), step=step, **content))
@@ -78,3 +84,40 @@ class MetricLog:
             if file is not None:
                 with contextlib.suppress(OSError):
                     file.close()
+
+
+class Trace:
+    """A profile of a few steps, in `<workdir>/profile`; TensorBoard and xprof open it."""
+
+    def __init__(self, workdir: Any, steps: str) -> None:
+        """Wait for the first of the steps.
+
+        Args:
+          workdir: of the run.
+          steps: "100:105" for the steps 100 to 104; "" for none.
+        Raises:
+          InputError: it is neither.
+        """
+        self._folder, self._on = Path(workdir) / "profile", False
+        first, _, end = steps.partition(":")
+        if steps and not (first.isdigit() and end.isdigit() and 0 < int(first) < int(end)):
+            raise InputError(f"config.log.profile is {steps!r}, expected FIRST:END like 100:105")
+        self._steps = range(int(first), int(end)) if steps else range(0)
+
+    def before(self, step: int) -> None:
+        """Begin, if this is the first of the steps that is still to come."""
+        if step in self._steps and not self._on:
+            self._on = True
+            profiler.start(str(self._folder))
+
+    def after(self, step: int) -> None:
+        """End, if this was the last of the steps."""
+        if self._on and step + 1 not in self._steps:
+            self.close()
+
+    def close(self) -> None:
+        """End it now, if it is under way."""
+        if self._on:
+            self._on = False
+            profiler.stop()
+            console(f"a trace of the steps is in {self._folder}")

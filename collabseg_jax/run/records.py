@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -27,11 +28,14 @@ class TrainingData:
     class_weights: tuple[float, ...] | None
 
 
-def choose(config, prepared: data.Prepared) -> TrainingData:
+def choose_records(config: Any, prepared: data.Prepared) -> TrainingData:
     """The records that a config trains on, and how they are balanced; says it in a line each.
 
+    Args:
+      config: of the run.
+      prepared: its data set.
     Raises:
-      InputError: unknown split, a subset or class weights that cannot be.
+      InputError: unknown split, or a subset or class weights that are invalid.
     """
     splits, weights = config.data.split, config.losses.ce.class_weights
     whole = prepared.source(splits)
@@ -39,7 +43,7 @@ def choose(config, prepared: data.Prepared) -> TrainingData:
     if source is not whole:
         fingerprint = f"{fingerprint}, {source}"
         console(f"training on {source} of {splits}")
-    rates, pixels = None, None
+    rates: np.ndarray | None = None
     class_weights = balance.check_class_weights(weights, prepared.spec.num_classes)
     if config.data.oversample or weights in balance.CLASS_WEIGHTS:
         pixels = data.class_pixels(source, prepared.spec)

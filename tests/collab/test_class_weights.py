@@ -18,7 +18,7 @@ def output(logits):
     """What a pair gives whose heads have the resolution of the labels."""
     stages = (np.zeros((2, 1, 1, 1), np.float32),) * 4
     students = {name: SegOutput(stages, stages[0], z) for name, z in logits.items()}
-    return pair.PairOutput(students, {}, {}, {}, {})
+    return pair.PairOutput(students, {})
 
 
 def draw():
@@ -36,8 +36,8 @@ def drawn():
 
 
 def evaluate(logits, labels, table, weights=WEIGHTS):
-    goal = dataclasses.replace(objective.build(table), class_weights=weights)
-    return objective.evaluate(goal, output(logits), labels, step=0, rng=jax.random.key(0))
+    goal = dataclasses.replace(objective.build_objective(table), class_weights=weights)
+    return objective.evaluate_objective(goal, output(logits), labels, step=0, rng=jax.random.key(0))
 
 
 ONLY_CE = {"ce": {"weight": 0.5, "class_weights": "0.25,2,1.5"}}

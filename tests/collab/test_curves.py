@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from collabseg_jax import ops
-from collabseg_jax.collab import sharding, step
+from collabseg_jax.collab import sharding
 from collabseg_jax.configs import base
-from collabseg_jax.run import build as experiment
+from collabseg_jax.run.build import make_run
 
 STEPS = 50
 
@@ -26,19 +26,11 @@ def config(separable):
 def curve(formulation, separable, noise=0.0, seed=0):
     """[STEPS, 2]: both totals, on batches that are the same but for `noise`, relative."""
     c = config(separable)
-    built = experiment.build(c, num_classes=8)
-    mesh = sharding.make_mesh(devices=jax.devices()[:1])
-    layout = sharding.train_layout(mesh, batch_size=c.batch_size, crop=c.data.crop)
-    state = experiment.initial_state(c, built, mesh)
+    run = make_run(c, mesh=sharding.make_mesh(devices=jax.devices()[:1]))
+    state = run.initial_state()
     disturb, found = np.random.default_rng(seed), []
     with ops.using(formulation):
-        train_step = step.jit_train_step(
-            layout,
-            pair=built.pair,
-            objective=built.objective,
-            optimizers=built.optimizers,
-            jitter={},
-        )
+        train_step = run.jit_train_step()
         for number in range(STEPS):
             rng = np.random.default_rng(number % 4)  # few enough batches to learn them
             image = rng.integers(0, 256, (c.batch_size, *c.data.crop, 3)).astype(np.float32)
@@ -49,7 +41,7 @@ def curve(formulation, separable, noise=0.0, seed=0):
                 "label": label.astype(np.uint8),
                 "valid": np.ones(c.batch_size, bool),
             }
-            state, logs = train_step(state, layout.place(batch))
+            state, logs = train_step(state, run.layout.place(batch))
             found.append([float(logs[f"{name}/total"]) for name in ("cnn", "vit")])
     return np.array(found)
 

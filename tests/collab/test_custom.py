@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from collabseg_jax.collab import custom, objective, pair
-from collabseg_jax.collab.terms import View
 from collabseg_jax.errors import InputError
 from collabseg_jax.models.outputs import SegOutput
 
@@ -19,18 +18,19 @@ SHAPE = (2, 6, 8)
 
 
 def build(fn, weight=1.0, **row):
-    return objective.build({"ce": {"weight": 1.0}, "custom": {"fn": fn, "weight": weight, **row}})
+    row = {"fn": fn, "weight": weight, **row}
+    return objective.build_objective({"ce": {"weight": 1.0}, "custom": row})
 
 
 def output_of(params):
     """Students that are nothing but their logits and features."""
     students = {name: SegOutput((p["f"],) * 4, p["f"], p["z"]) for name, p in params.items()}
-    return pair.PairOutput(students, {}, {}, {}, {})
+    return pair.PairOutput(students, {})
 
 
 def evaluate(goal, params, labels):
     rng = jax.random.key(0)
-    return objective.evaluate(goal, output_of(params), labels, step=0, rng=rng)
+    return objective.evaluate_objective(goal, output_of(params), labels, step=0, rng=rng)
 
 
 @pytest.fixture
@@ -71,20 +71,6 @@ def test_the_example_of_the_documentation(case, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "my_pkg.my_file")
 
 
-def test_what_it_needs_is_as_the_rows_of_those_losses_say():
-    """Though their own weights are 0."""
-    off = {"weight": 0.0}
-    table = {
-        "ce": {"weight": 1.0},
-        "hfd": off | {"borrowed_grad": True},
-        "mgd": off | {"mask_ratio": 0.5},
-        "custom": {"fn": "a:b", "weight": 1.0, "needs": "mgd,hfd"},
-    }
-    assert objective.build(table).pair_options == {"borrowed_grad": True, "mask_ratio": 0.5}
-    table["custom"]["needs"] = "mgd"
-    assert objective.build(table).pair_options == {"mask_ratio": 0.5}
-
-
 def test_a_file_may_have_what_looks_its_module_up(tmp_path):
     """Dataclasses do, where annotations are strings."""
     path = tmp_path / "mine.py"
@@ -104,7 +90,7 @@ def write(tmp_path, body):
 def test_the_peer_is_stopped(case, tmp_path):
     """Even if the function forgets it."""
     params, labels = case
-    goal = build(write(tmp_path, "return jnp.mean((view.logits - view.peer_logits) ** 2)"))
+    goal = build(write(tmp_path, "return jnp.mean((view.logits - view.peer.logits) ** 2)"))
     grads = jax.grad(lambda p: evaluate(goal, p, labels)[1]["cnn/custom"])(params)
     assert np.abs(grads["cnn"]["z"]).max() > 0 and not np.asarray(grads["vit"]["z"]).any()
 
@@ -112,11 +98,11 @@ def test_the_peer_is_stopped(case, tmp_path):
 def test_every_field_is_there(case, tmp_path):
     """All that the View's description promises without `needs`, and nothing else."""
     params, labels = case
-    optional = ("borrowed", "common", "peer_common", "to_peer", "generated")
-    names = [name for name in View._fields if name not in optional]
-    body = f"""for name in {names}:
-        assert getattr(view, name).shape[:3] == {SHAPE}, name
-    assert not any(getattr(view, name) is not None for name in {optional})
+    body = f"""for side in (view, view.peer):
+        for name in side._fields:
+            if name not in ("peer", "crossed"):
+                assert getattr(side, name).shape[:3] == {SHAPE}, name
+        assert not side.crossed
     return jnp.sum(view.ce)"""
     evaluate(build(write(tmp_path, body)), params, labels)
 
@@ -166,7 +152,7 @@ def test_what_cannot_be_found(name, found):
 )
 def test_rows_that_cannot_be(row, message):
     with pytest.raises(InputError, match=re.escape(message)):
-        objective.build({"ce": {"weight": 1.0}, "custom": row})
+        objective.build_objective({"ce": {"weight": 1.0}, "custom": row})
 
 
 def test_integers_become_float(case, tmp_path):

@@ -91,7 +91,7 @@ def test_gradient_norms_are_those_of_a_step_with_one_loss():
     batch, made = tiny.make_batch(), tiny.make_pair(())
 
     def quick(fn, table, **more):
-        of = {"pair": made, "objective": objective.build(table), "jitter": {}}
+        of = {"pair": made, "objective": objective.build_objective(table), "jitter": {}}
         options = {"xla_backend_optimization_level": 0}
         return jax.jit(functools.partial(fn, **of, **more), compiler_options=options)
 

@@ -8,7 +8,7 @@ from collabseg_jax.collab import augment, pair, sharding
 from collabseg_jax.configs import base
 from collabseg_jax.errors import InputError
 from collabseg_jax.modes import train
-from collabseg_jax.run import build as experiment
+from collabseg_jax.run.build import make_run
 from collabseg_jax.run.checkpoint import Checkpoints
 from tests import tiny
 
@@ -48,25 +48,23 @@ def test_what_is_lent_is_normalised_as_the_stage_normalises(frozen):
     if frozen:  # as in evaluation: running statistics, no dropout
         expected = made.cnn.apply(variables["cnn"], images, train=False)
         jax.tree.map(np.testing.assert_array_equal, output.students["cnn"], expected)
-    vit_f1 = output.students["vit"].stages[0]
-    _, lent = made.bridges.apply(
-        variables["bridges"], output.students["cnn"].stages[0], vit_f1, method="lend"
-    )
+    stages = (output.students[name].stages for name in ("cnn", "vit"))
+    _, lent = made.bridges.apply(variables["bridges"], *stages)["hfd"]
     through = made.cnn.apply(
         variables["cnn"], 2, lent, batch_stats=not frozen, drop=False, method="stage"
     )
-    np.testing.assert_array_equal(output.borrowed["vit"], through)
+    np.testing.assert_array_equal(output.crossed["hfd"]["vit"], through)
 
 
 def test_one_student_has_to_learn():
     config = base.get_config()
     config.cnn.frozen = config.vit.frozen = True
     with pytest.raises(InputError, match=r"config\.cnn\.frozen and config\.vit\.frozen are both"):
-        experiment.build(config, num_classes=3)
+        make_run(config)
 
 
 def custom(path, data_dir, **overrides):
-    path.write_text("def loss(view):\n    return ((view.f4.mean() - view.peer_f4.mean()) ** 2)\n")
+    path.write_text("def loss(view):\n    return ((view.f4.mean() - view.peer.f4.mean()) ** 2)\n")
     row = {"losses.custom.fn": f"{path}:loss", "losses.custom.weight": 1.0, "cnn.frozen": True}
     return tiny.make_config(data_dir, **row, **overrides)
 
@@ -77,17 +75,15 @@ def test_its_state_is_saved_and_restored(tmp_path):
     path = tmp_path / "mine.py"
     config = custom(path, "")
     path.unlink()
-    built, mesh = (
-        experiment.build(config, num_classes=3),
-        sharding.make_mesh(devices=jax.devices()[:1]),
-    )
-    like = experiment.abstract_state(config, built, mesh)
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    run = make_run(config, mesh=mesh)
+    like = run.abstract_state()
     ones = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), like.replace(rng=like.step))
     filled = jax.device_put(ones.replace(rng=jax.random.key(0)), sharding.replicated(mesh))
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, filled)
     checkpoints.close()
-    _, found = experiment.restore(tmp_path, config, num_classes=3, mesh=mesh)
+    found = run.restore(tmp_path)
     assert jax.tree.structure(found) == jax.tree.structure(like)
     jax.tree.map(np.testing.assert_array_equal, found.cnn, ones.cnn)
 
@@ -101,8 +97,8 @@ def test_a_whole_run(data_dir, tmp_path):
     (tmp_path / "mine.py").unlink()
     found = tiny.trained_arrays(workdir, config)
     assert found["step"] == 2
-    built = experiment.build(config, num_classes=8)
-    fresh = experiment.initial_state(config, built, sharding.make_mesh(devices=jax.devices()[:1]))
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    fresh = make_run(config, mesh=mesh).initial_state()
     jax.tree.map(
         np.testing.assert_array_equal,
         (found["cnn"].params, found["cnn"].batch_stats),

@@ -143,7 +143,7 @@ def expected_maps(image, how, own, shown):
 
 
 def found_maps(images, how, shape, sizes=None):
-    made = inference.views(
+    made = inference.apply_students(
         {"cnn": None, "vit": None}, images, pair=Pair(), students=("cnn", "vit"), how=how
     )
     return inference.label_maps(made, shape, outputs=inference.OUTPUTS, sizes=sizes)
@@ -180,9 +180,9 @@ def test_label_maps(how, sizes, strip, monkeypatch):
 
 def test_one_window_is_the_whole_image():
     images = trees.picture(0, (60, 77))[None]
-    whole = inference.views({"cnn": None}, images, pair=Pair(), students=("cnn",))
+    whole = inference.apply_students({"cnn": None}, images, pair=Pair(), students=("cnn",))
     how = Inference(window=(64, 80))
-    one = inference.views({"cnn": None}, images, pair=Pair(), students=("cnn",), how=how)
+    one = inference.apply_students({"cnn": None}, images, pair=Pair(), students=("cnn",), how=how)
     np.testing.assert_array_equal(one["cnn"][0].logits, whole["cnn"][0].logits)
 
 
@@ -270,9 +270,10 @@ def test_predictions_of_pictures_of_any_size(monkeypatch, long_side, short_side,
     config = quickstart.get_config()
     config.predict.long_side, config.eval.short_side = long_side, short_side
     part = types.SimpleNamespace(variables={})
-    restored = types.SimpleNamespace(pair=Pair()), types.SimpleNamespace(cnn=part, vit=part)
-    monkeypatch.setattr(predict.experiment, "restore", lambda *_, **__: restored)
-    monkeypatch.setattr(predict.workdirs, "recorded_spec", lambda _: SPEC)
+    state = types.SimpleNamespace(cnn=part, vit=part)
+    run = types.SimpleNamespace(pair=Pair(), inference=Inference(), restore=lambda _: state)
+    monkeypatch.setattr(predict, "make_run", lambda *_, **__: run)
+    monkeypatch.setattr(predict, "recorded_spec", lambda _: SPEC)
     image = trees.picture(3, (100, 150))
     small = image
     if seen != (100, 150):

@@ -23,7 +23,7 @@ def run(tx, steps, params=PARAMS, grads=GRADS):
 
 
 def test_sgd_is_torchs():
-    tx = optim.build("sgd", lr=0.1, steps=10, power=0.9, momentum=0.9, weight_decay=0.01)
+    tx = optim.build_optimizer("sgd", lr=0.1, steps=10, power=0.9, momentum=0.9, weight_decay=0.01)
     found = run(tx, 3)["backbone"]
     for name, decay in (("kernel", 0.01), ("bias", 0.0)):
         p, buffer = PARAMS["backbone"][name].copy(), 0.0
@@ -35,7 +35,9 @@ def test_sgd_is_torchs():
 
 
 def test_adamw_is_torchs_with_warm_up():
-    tx = optim.build("adamw", lr=0.1, steps=10, power=1.0, weight_decay=0.1, warmup_steps=2)
+    tx = optim.build_optimizer(
+        "adamw", lr=0.1, steps=10, power=1.0, weight_decay=0.1, warmup_steps=2
+    )
     found = run(tx, 4)["backbone"]
     for name, decay in (("kernel", 0.1), ("bias", 0.0)):
         p, m, v = PARAMS["backbone"][name].copy(), 0.0, 0.0
@@ -51,7 +53,9 @@ def test_adamw_is_torchs_with_warm_up():
 def test_head_learns_faster_and_clipping_is_global():
     params = {"backbone": {"k": np.zeros(1)}, "head": {"k": np.zeros(1)}}
     grads = {"backbone": {"k": np.array([3.0])}, "head": {"k": np.array([4.0])}}
-    tx = optim.build("sgd", lr=1.0, steps=10, momentum=0.0, head_lr_mult=10.0, clip_norm=1.0)
+    tx = optim.build_optimizer(
+        "sgd", lr=1.0, steps=10, momentum=0.0, head_lr_mult=10.0, clip_norm=1.0
+    )
     found = run(tx, 1, params, grads)
     assert float(found["backbone"]["k"][0]) == pytest.approx(-0.6)
     assert float(found["head"]["k"][0]) == pytest.approx(-8.0)
@@ -61,7 +65,9 @@ def test_gradients_are_clipped_and_not_updates():
     """Before the moments and the decay; some gradients are above the norm and some below."""
     start = np.array([[0.5, -0.2, 0.3]], np.float32)
     params = {"backbone": {"k": start[:, :2]}, "head": {"k": start[:, 2:]}}
-    tx = optim.build("adamw", lr=0.1, steps=10, weight_decay=0.1, head_lr_mult=3.0, clip_norm=1.0)
+    tx = optim.build_optimizer(
+        "adamw", lr=0.1, steps=10, weight_decay=0.1, head_lr_mult=3.0, clip_norm=1.0
+    )
     state, found = tx.init(params), params
     p, m, v = np.array([0.5, -0.2, 0.3]), 0.0, 0.0
     for t, size in enumerate((4.0, 0.1, 2.0, 0.3)):
@@ -88,9 +94,9 @@ def test_gradients_are_clipped_and_not_updates():
 )
 def test_numbers_that_cannot_be(key, value):
     with pytest.raises(ValueError, match=f"{key} is {value}, expected"):
-        optim.build("sgd", **{"lr": 0.1, "steps": 10} | {key: value})
+        optim.build_optimizer("sgd", **{"lr": 0.1, "steps": 10} | {key: value})
 
 
 def test_unknown_optimizer():
     with pytest.raises(ValueError, match="adamw"):
-        optim.build("adam", lr=0.1, steps=10)
+        optim.build_optimizer("adam", lr=0.1, steps=10)

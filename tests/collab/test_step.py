@@ -23,8 +23,8 @@ def touched(grads):
 
 def reached(table):
     """{"cnn/hfd": the modules that this term of this student moves, ...} of every term."""
-    goal = objective.build(table)
-    made = tiny.make_pair(goal.needs, **goal.pair_options)
+    goal = objective.build_objective(table)
+    made = tiny.make_pair(goal.needs)
     variables = tiny.init(made)
     # Enough images for two positions of one class on the ViT's last map: ifvd compares those.
     batch = tiny.make_batch(size=16)
@@ -34,7 +34,9 @@ def reached(table):
         joined = {k: {**variables[k], "params": params[k]} for k in variables}
         images = augment.normalize(batch["image"])
         output, _ = pair.forward(made, joined, images, rng=jax.random.key(2))
-        _, logs = objective.evaluate(goal, output, batch["label"], step=0, rng=jax.random.key(3))
+        _, logs = objective.evaluate_objective(
+            goal, output, batch["label"], step=0, rng=jax.random.key(3)
+        )
         return jnp.stack([logs[name] for name in names])
 
     @jax.jit
@@ -120,12 +122,12 @@ def test_weight_zero_removes_the_term_from_the_program():
 
 def test_a_weight_of_one_student():
     row = {"weight": 0.5, "vit": 0.0}
-    goal = objective.build(
+    goal = objective.build_objective(
         {"ce": {"weight": 1.0, "cnn": 2.0}, "dml": row, "kdcl": row | {"cnn": 0}}
     )
     assert goal.ce_weights == {"cnn": 2.0, "vit": 1.0}
     assert goal.weights == {"dml": {"cnn": 0.5, "vit": 0.0}}
-    assert objective.build({"ce": {"weight": 1.0}, "hfd": {"weight": 0.0}}).needs == ()
+    assert objective.build_objective({"ce": {"weight": 1.0}, "hfd": {"weight": 0.0}}).needs == ()
 
 
 def test_the_key_of_a_term_hangs_on_its_name():
@@ -167,13 +169,15 @@ def test_ramp_scales_the_distillation_terms():
     table = tiny.FULL | {"hfd": tiny.FULL["hfd"] | {"cnn": 0.0, "vit": 3.0}}
     made = tiny.make_pair()
     variables = tiny.init(made)
-    goal = objective.build(table, ramp_steps=10)
+    goal = objective.build_objective(table, ramp_steps=10)
 
     @jax.jit
     def run(step):
         images = augment.normalize(batch["image"])
         output, _ = pair.forward(made, variables, images, rng=jax.random.key(2))
-        return objective.evaluate(goal, output, batch["label"], step=step, rng=jax.random.key(3))
+        return objective.evaluate_objective(
+            goal, output, batch["label"], step=step, rng=jax.random.key(3)
+        )
 
     for step in (0, 5, 10, 20):
         totals[step], logs = run(step)
@@ -227,4 +231,4 @@ def test_learns_a_tiny_set():
 )
 def test_bad_terms_are_named(row, message):
     with pytest.raises(ValueError, match=message):
-        objective.build({"ce": {"weight": 1.0}} | row)
+        objective.build_objective({"ce": {"weight": 1.0}} | row)

@@ -32,8 +32,10 @@ def losses_of(goal, labels):
             name: output.replace(logits=logits[name])
             for name, output in outputs(logits["cnn"].shape[-1]).items()
         }
-        made = pair.PairOutput(students, {}, {}, {}, {})
-        totals, logs = objective.evaluate(goal, made, labels, step=5, rng=jax.random.key(1))
+        made = pair.PairOutput(students, {})
+        totals, logs = objective.evaluate_objective(
+            goal, made, labels, step=5, rng=jax.random.key(1)
+        )
         return sum(totals.values()), (totals, logs)
 
     return jax.jit(jax.value_and_grad(total, has_aux=True))
@@ -44,7 +46,7 @@ def losses_of(goal, labels):
 def test_strips_change_nothing(select, ensemble):
     rows = {"bsd_pixel": {"select": select, "vit": 0.0}, "kdcl": {"ensemble": ensemble}, "dml": {}}
     table = {"ce": {"weight": 1.0}} | {k: {"weight": 0.7, **row} for k, row in rows.items()}
-    whole = objective.build(table, ramp_steps=10)
+    whole = objective.build_objective(table, ramp_steps=10)
     whole = dataclasses.replace(whole, class_weights=(0.5, 2.0, 1.0))
     labels = jnp.asarray(tiny.make_batch(2)["label"])
     assert (labels == 255).any()
@@ -65,7 +67,7 @@ def test_no_enlarged_logits_are_ever_whole():
     logits = {name: output.logits for name, output in outputs(classes).items()}
     memory, whole = {}, f"[2,{size},{size},{classes}]"
     for rows in (0, 8):
-        goal = objective.build(table, strip_rows=rows)
+        goal = objective.build_objective(table, strip_rows=rows)
         compiled = losses_of(goal, labels).lower(logits).compile()
         assert (whole in compiled.as_text()) == (rows == 0)
         memory[rows] = compiled.memory_analysis().temp_size_in_bytes
@@ -74,5 +76,6 @@ def test_no_enlarged_logits_are_ever_whole():
 
 def test_these_terms_hang_on_single_pixels():
     """The others of the table would silently hold whole logits if they could do without."""
-    found = {name for name in terms.TERMS if hasattr(terms.TERMS[name].fn, "unreduced")}
+    rows = terms.TERMS.items()
+    found = {name for name, row in rows if getattr(row, "unreduced", None)}
     assert found == set(ON_PIXELS)

@@ -49,10 +49,12 @@ def made():
     }
     return labels, pair.PairOutput(
         students,
-        borrowed={"cnn": draw(4, 4, 6), "vit": draw(4, 4, 5)},
-        common={s: draw(4, 4, 7) for s in pair.STUDENTS},
-        to_peer={"cnn": draw(2, 2, 4), "vit": draw(4, 4, 3)},
-        generated={"cnn": draw(2, 2, 4), "vit": draw(4, 4, 3)},
+        {
+            "hfd": {"cnn": draw(4, 4, 6), "vit": draw(4, 4, 5)},
+            "common": {s: draw(4, 4, 7) for s in pair.STUDENTS},
+            "to_peer": {"cnn": draw(2, 2, 4), "vit": draw(4, 4, 3)},
+            "mgd": {"cnn": draw(2, 2, 4), "vit": draw(4, 4, 3)},
+        },
     )
 
 
@@ -67,16 +69,16 @@ def expected_terms(learner, output, labels, options):
     right = {"teacher_correct": z[peer].argmax(-1) == labels}
     region = dict(options.get("bsd_region", {}))
     if region.pop("space", "common") == "teacher":
-        sides = output.to_peer[learner], peer_f4
+        sides = output.crossed["to_peer"][learner], peer_f4
     else:
-        sides = output.common[learner], output.common[peer]
+        sides = output.crossed["common"][learner], output.crossed["common"][peer]
     cwd = dict(options.get("cwd", {}))
     cwd_sides = z[learner], z[peer]
     if cwd.pop("on", "logits") == "features":
-        cwd_sides = output.to_peer[learner], peer_f4
+        cwd_sides = output.crossed["to_peer"][learner], peer_f4
     errors, classes = (ce[learner], ce[peer], valid), {"num_classes": CLASSES}
     return {
-        "hfd": ref.hfd(output.borrowed[learner], peer_f2, **options.get("hfd", {})),
+        "hfd": ref.hfd(output.crossed["hfd"][learner], peer_f2, **options.get("hfd", {})),
         "bsd_region": ref.bsd_region(*sides, *errors, **region, **right),
         "bsd_pixel": ref.bsd_pixel(z[learner], z[peer], *errors, **options["bsd_pixel"], **right),
         "dml": ref.dml(z[learner], z[peer], valid),
@@ -85,8 +87,8 @@ def expected_terms(learner, output, labels, options):
         "dist": ref.dist(z[learner], z[peer], valid),
         "cwd": ref.cwd(*cwd_sides, valid, **cwd),
         "at": ref.at(f4, peer_f4, valid),
-        "fitnet": ref.fitnet(output.to_peer[learner], peer_f4, valid),
-        "mgd": ref.mgd(output.generated[learner], peer_f4, valid),
+        "fitnet": ref.fitnet(output.crossed["to_peer"][learner], peer_f4, valid),
+        "mgd": ref.mgd(output.crossed["mgd"][learner], peer_f4, valid),
         "skd": ref.skd(f4, peer_f4, valid),
         "ifvd": ref.ifvd(f4, peer_f4, labels, valid, **classes),
         "cirkd": ref.cirkd(f4, peer_f4, labels, valid, **classes),
@@ -97,10 +99,10 @@ def expected_terms(learner, output, labels, options):
 def test_every_term_sees_both_sides_as_they_are(made, case):
     labels, output = made
     rows = {t: {"weight": 0.5, "vit": 2.0, **CASES[case].get(t, {})} for t in terms.TERMS}
-    goal = objective.build({"ce": {"weight": 1.0}} | rows, ramp_steps=RAMP)
+    goal = objective.build_objective({"ce": {"weight": 1.0}} | rows, ramp_steps=RAMP)
 
     def evaluate(output):
-        return objective.evaluate(goal, output, labels, step=STEP, rng=jax.random.key(0))
+        return objective.evaluate_objective(goal, output, labels, step=STEP, rng=jax.random.key(0))
 
     options = {"xla_backend_optimization_level": 0}
     totals, logs = jax.jit(evaluate, compiler_options=options)(output)

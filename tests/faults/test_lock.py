@@ -6,14 +6,14 @@ import pytest
 
 from collabseg_jax.errors import RunError
 from collabseg_jax.modes import train
-from collabseg_jax.run import record as workdirs
+from collabseg_jax.run import record
 from tests.faults.runs import make_config
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
 
 
 def test_a_second_run_is_refused_until_the_first_lets_go(finished, data_dir):
-    with workdirs.locked(finished):
+    with record.locked(finished):
         before = sorted(p.stat().st_mtime_ns for p in finished.rglob("*"))
         with pytest.raises(RunError, match=rf"{finished} is in use by process {os.getpid()} on "):
             train.run(make_config(data_dir), finished)

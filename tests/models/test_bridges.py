@@ -1,6 +1,6 @@
 """The projections between the students."""
 
-import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from collabseg_jax.collab import pair
-from collabseg_jax.models import Bridges
+from collabseg_jax.models.bridges import KINDS, Bridges
 from tests.models import cases
 from tests.models import reference as ref
 
 CNN, VIT = (3, 5, 6, 7), (4, 6, 8, 10)
 
 
-def bridges(kinds=("hfd", "common")):
+def bridges(*kinds):
+    """A module with these kinds, random variables, and stages; the F4 have different grids."""
     module = Bridges(CNN, VIT, kinds, common_channels=11)
     cnn = [
         cases.noise(2, 8 // n, 6 // n, c, seed=c) for c, n in zip(CNN, (1, 1, 2, 2), strict=True)
@@ -27,43 +28,58 @@ def bridges(kinds=("hfd", "common")):
     return module, cases.module_variables(module, cnn, vit), cnn, vit
 
 
-def test_lend_is_in_the_shape_of_the_peer():
-    module, variables, cnn, vit = bridges()
+@pytest.mark.parametrize("kinds", [(), *itertools.combinations(KINDS, 2), KINDS])
+def test_exactly_the_kinds_that_are_built_come_back(kinds):
+    module, variables, cnn, vit = bridges(*kinds)
+    crossed = jax.eval_shape(module.apply, variables, cnn, vit)
+    assert set(crossed) == set(kinds)
+    assert all(len(sides) == 2 for sides in crossed.values())
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="kind of bridge 'hdf'.*did you mean 'hfd'"):
+        bridges("hdf")
+
+
+def test_hfd_is_in_the_shape_of_the_peer():
+    module, variables, cnn, vit = bridges("hfd")
     p, (c, v) = cases.wide(variables["params"]), cases.wide((cnn[0], vit[0]))
-    to_vit, to_cnn = module.apply(variables, cnn[0], vit[0], method="lend")
+    to_vit, to_cnn = module.apply(variables, cnn, vit)["hfd"]
     assert cases.difference(to_vit, ref.linear(c, p["g1c"])) < 1e-6
     assert cases.difference(to_cnn, v @ p["g1v"]["kernel"][0, 0]) < 1e-6
     assert (to_vit.shape, to_cnn.shape) == (vit[0].shape, cnn[0].shape)
 
 
-def test_lend_between_different_grids():
-    module, variables, cnn, vit = bridges()
-    to_vit, to_cnn = module.apply(variables, cnn[0], vit[0][:, :5, :3], method="lend")
+def test_hfd_between_different_grids():
+    module, variables, cnn, vit = bridges("hfd")
+    vit[0] = vit[0][:, :5, :3]
+    to_vit, to_cnn = module.apply(variables, cnn, vit)["hfd"]
     assert (to_vit.shape, to_cnn.shape) == ((2, 5, 3, 4), cnn[0].shape)
 
 
 def test_common_is_on_the_grid_of_the_cnn():
-    module, variables, cnn, vit = bridges()
+    module, variables, cnn, vit = bridges("common")
     p, (c, v) = cases.wide(variables["params"]), cases.wide((cnn[3], vit[3]))
-    got_cnn, got_vit = module.apply(variables, cnn[3], vit[3], method="common")
+    got_cnn, got_vit = module.apply(variables, cnn, vit)["common"]
     assert cases.difference(got_cnn, ref.linear(c, p["g4c"])) < 1e-6
     assert cases.difference(got_vit, ref.resize(ref.linear(v, p["g4v"]), (4, 3))) < 1e-6
 
 
 def test_to_peer_is_in_the_shape_of_the_peer():
-    module, variables, cnn, vit = bridges(("to_peer",))
+    module, variables, cnn, vit = bridges("to_peer")
     p, (c, v) = cases.wide(variables["params"]), cases.wide((cnn[3], vit[3]))
-    to_vit, to_cnn = module.apply(variables, cnn[3], vit[3], method="to_peer")
+    to_vit, to_cnn = module.apply(variables, cnn, vit)["to_peer"]
     assert cases.difference(to_vit, ref.resize(ref.linear(c, p["p4c"]), (2, 2))) < 1e-6
     assert cases.difference(to_cnn, ref.resize(ref.linear(v, p["p4v"]), (4, 3))) < 1e-6
 
 
-def test_what_is_masked_is_completed_from_the_rest():
-    module, variables, cnn, vit = bridges(("mgd",))
+@pytest.mark.parametrize("masked", [True, False])
+def test_what_is_masked_is_completed_from_the_rest(masked):
+    module, variables, cnn, vit = bridges("mgd")
     p, (c, v) = cases.wide(variables["params"]), cases.wide((cnn[3], vit[3]))
     rng = np.random.default_rng(0)
-    keep = [rng.random((2, *grid, 1)) < 0.5 for grid in ((2, 2), (4, 3))]
-    made = module.apply(variables, cnn[3], vit[3], *keep, method="generate")
+    keep = [rng.random((2, *grid, 1)) < (0.5 if masked else 1) for grid in ((2, 2), (4, 3))]
+    made = module.apply(variables, cnn, vit, keep if masked else None)["mgd"]
 
     def generate(x, projection, generator, kept):
         x = ref.resize(ref.linear(x, projection), kept.shape[1:3]) * kept
@@ -102,21 +118,26 @@ def test_masks_are_of_their_ratio_and_never_the_same():
         (("hfd",), {"g1c", "g1v"}),
         (("common",), {"g4c", "g4v"}),
         (("hfd", "common"), {"g1c", "g1v", "g4c", "g4v"}),
+        (("to_peer",), {"p4c", "p4v"}),
+        (("mgd",), {"a4c", "a4v", "generator_c", "generator_v"}),
     ],
 )
 def test_only_what_is_needed_is_built(kinds, built):
-    module, _, cnn, vit = bridges(kinds)
+    module, _, cnn, vit = bridges(*kinds)
     params = jax.eval_shape(lambda: module.init(jax.random.key(0), cnn, vit))["params"]
     assert set(params) == built
     # no bias before a borrowed BatchNorm stage (docs/method.md)
-    assert {k for k in built if "bias" not in params[k]} == built & {"g1v"}
+    projections = {k for k in built if "generator" not in k}
+    assert {k for k in projections if "bias" not in params[k]} == built & {"g1v"}
 
 
-def test_common_is_float32_under_bfloat16():
-    _, variables, cnn, vit = bridges()
-    module = Bridges(CNN, VIT, common_channels=11, dtype=jnp.bfloat16)
-    for method, i, dtype in (("common", 3, jnp.float32), ("lend", 0, jnp.bfloat16)):
-        run = functools.partial(module.apply, method=method)
-        assert {a.dtype for a in jax.eval_shape(run, variables, cnn[i], vit[i])} == {
-            jnp.dtype(dtype)
-        }
+@pytest.mark.parametrize(
+    ("dtype", "common"), [(jnp.bfloat16, jnp.float32), (jnp.float64, jnp.float64)]
+)
+def test_only_common_is_float32_or_wider(dtype, common):
+    with jax.enable_x64(True):
+        _, variables, cnn, vit = bridges(*KINDS)
+        module = Bridges(CNN, VIT, KINDS, common_channels=11, dtype=dtype)
+        crossed = jax.eval_shape(module.apply, variables, cnn, vit)
+    for kind, sides in crossed.items():
+        assert {x.dtype for x in sides} == {jnp.dtype(common if kind == "common" else dtype)}

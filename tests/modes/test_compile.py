@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from collabseg_jax import main
-from collabseg_jax.collab import sharding
 from collabseg_jax.errors import InputError
 from collabseg_jax.modes import compile as ahead
-from collabseg_jax.run import build as experiment
+from collabseg_jax.run.build import make_run
 from tests import tiny
 
 TPU = importlib.util.find_spec("libtpu") is not None
@@ -41,9 +40,7 @@ def test_what_the_step_of_a_config_takes_here(capsys):
     """No data, no weights; the arguments of a device are exactly the state and its images."""
     asked, devices = config(), jax.device_count()
     assert devices == 4
-    mesh = sharding.make_mesh()
-    built = experiment.build(asked, num_classes=8)
-    state = bytes_of(experiment.abstract_state(asked, built, mesh))
+    state = bytes_of(make_run(asked).abstract_state())
     image = 32 * 32 * (3 + 1) + 1
     found = main.run(asked, mode="compile", workdir="unused")
     assert found["arguments_gib"] * 2**30 == pytest.approx(state + image, abs=64)

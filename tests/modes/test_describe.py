@@ -17,7 +17,7 @@ from collabseg_jax.models.bridges import COMMON_CHANNELS
 from collabseg_jax.models.mix_transformer import MITS, REDUCTIONS
 from collabseg_jax.models.segformer import WIDTH
 from collabseg_jax.modes import describe
-from collabseg_jax.run import record as workdir
+from collabseg_jax.run import record
 
 ROOT = Path(__file__).parents[2]
 
@@ -370,5 +370,5 @@ def test_the_size_does_not_belong_to_a_run(tmp_path):
     del recorded["describe"]
     (tmp_path / "config.json").write_text(json.dumps({"config": recorded}))
     config.describe.size = (64, 96)
-    workdir.refuse_other_config(config, tmp_path)
-    assert tuple(workdir.recorded_config(tmp_path, config).describe.size) == (64, 96)
+    record.refuse_other_config(config, tmp_path)
+    assert tuple(record.recorded_config(tmp_path, config).describe.size) == (64, 96)

@@ -16,7 +16,7 @@ from collabseg_jax import data
 from collabseg_jax.collab import sharding
 from collabseg_jax.errors import InputError
 from collabseg_jax.modes import evaluate, export, predict, train
-from collabseg_jax.run import record as workdirs
+from collabseg_jax.run import record
 from collabseg_jax.run.checkpoint import Checkpoints
 from tests import tiny
 
@@ -141,7 +141,7 @@ def test_other_configuration_is_refused_by_name(finished, data_dir):
     with pytest.raises(InputError, match=r"losses\.bsd_pixel\.weight.*seed"):
         train.run(config, workdir)
     free = tiny.make_config(data_dir, **{"eval.every": 3, "log.every": 1, "data.workers": 1})
-    workdirs.refuse_other_config(free, workdir)
+    record.refuse_other_config(free, workdir)
 
 
 def test_a_mistyped_file_of_weights_does_not_spoil_the_workdir(data_dir, tmp_path):
@@ -188,7 +188,7 @@ def test_predictions_in_the_values_of_the_label_files(finished, tmp_path, monkey
     workdir, config = finished
     official = (7, 8, 11, 12, 13, 17, 19, 20)
     spec = dataclasses.replace(data.get_spec("shapes"), official_values=official)
-    monkeypatch.setattr(workdirs, "recorded_spec", lambda _: spec)
+    monkeypatch.setattr(predict, "recorded_spec", lambda _: spec)
     image = np.random.default_rng(0).integers(0, 255, (45, 60, 3), np.uint8)
     Image.fromarray(image).save(tmp_path / "a.png")
     config = config.copy_and_resolve_references()

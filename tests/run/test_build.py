@@ -11,13 +11,14 @@ from collabseg_jax import interop
 from collabseg_jax.collab import pair, sharding
 from collabseg_jax.collab.inference import Inference
 from collabseg_jax.configs import quickstart
-from collabseg_jax.run import build as experiment
+from collabseg_jax.run import build
+from collabseg_jax.run.build import make_run
 from tests import tiny
 
 
 def test_every_key_of_an_optimizer_reaches_it(monkeypatch):
     given = []
-    monkeypatch.setattr(experiment.optim, "build", lambda **k: given.append(k))
+    monkeypatch.setattr(build, "build_optimizer", lambda **k: given.append(k))
     config = quickstart.get_config()
     config.steps, config.warmup_steps = 400, 7
     keys = ("lr", "momentum", "weight_decay", "power", "head_lr_mult", "clip_norm")
@@ -27,19 +28,19 @@ def test_every_key_of_an_optimizer_reaches_it(monkeypatch):
         config[part].update(row)
         rest = {"optimizer": config[part].optimizer, "warmup_steps": 0 if part == "cnn" else 7}
         expected.append({"steps": 400, **rest, **row})
-    experiment.build(config, num_classes=8)
+    make_run(config)
     assert given == expected
 
 
 @pytest.mark.parametrize(("steps", "warmup", "ramp"), [(400, 20, 100), (19, 0, 4)])
 def test_shares_of_the_steps(monkeypatch, steps, warmup, ramp):
     given = []
-    monkeypatch.setattr(experiment.optim, "build", lambda **k: given.append(k))
+    monkeypatch.setattr(build, "build_optimizer", lambda **k: given.append(k))
     config = quickstart.get_config()
     config.steps, config.warmup_steps, config.ramp_steps = steps, -1, -1
-    built = experiment.build(config, num_classes=8)
+    run = make_run(config)
     assert [row["warmup_steps"] for row in given] == [0, warmup, warmup]
-    assert built.objective.ramp_steps == ramp
+    assert run.objective.ramp_steps == ramp
 
 
 def test_how_images_are_looked_at():
@@ -47,14 +48,18 @@ def test_how_images_are_looked_at():
     config.eval.window, config.eval.stride = (96, 128), (48, 64)
     config.eval.scales, config.eval.flip = (0.5, 2.0), True
     expected = Inference(window=(96, 128), stride=(48, 64), scales=(0.5, 2.0), flip=True)
-    assert experiment.inference(config) == expected
+    assert make_run(config).inference == expected
+
+
+def run_of(seed):
+    config = quickstart.get_config()
+    config.seed = seed
+    return make_run(config)
 
 
 def test_each_seed_draws_its_own():
     keys = [
-        tuple(jax.random.key_data(experiment._key(ConfigDict({"seed": seed}), i)).tolist())
-        for seed in (0, 1)
-        for i in (0, 1)
+        tuple(jax.random.key_data(run_of(seed)._key(i)).tolist()) for seed in (0, 1) for i in (0, 1)
     ]
     assert len(set(keys)) == 4
 
@@ -72,16 +77,22 @@ def test_pretrained_weights_are_those_that_training_begins_with(monkeypatch, stu
         return variables | {"params": {"a": variables["params"]["a"] + 10}}, "loaded"
 
     monkeypatch.setattr(interop, "load_pretrained", load)
-    monkeypatch.setattr(experiment.pairs, "init_part", lambda _, part, key: fresh[part])
+    monkeypatch.setattr(build, "init_part", lambda _, part, key: fresh[part])
     config = ConfigDict({"seed": 0})
     for name in pair.STUDENTS:
         config[name] = {"pretrained": "file" if name == student else "", "model": f"the {name}"}
     modules = {name: f"module of {name}" for name in pair.STUDENTS}
-    built = types.SimpleNamespace(
-        pair=types.SimpleNamespace(frozen=(), **modules), optimizers=tiny.make_optimizers()
+    run = build.Run(
+        config=config,
+        spec=None,
+        pair=types.SimpleNamespace(frozen=(), **modules),
+        objective=None,
+        optimizers=tiny.make_optimizers(),
+        jitter={},
+        inference=None,
+        given_mesh=sharding.make_mesh(devices=jax.devices()[:1]),
     )
-    mesh = sharding.make_mesh(devices=jax.devices()[:1])
-    state = experiment.initial_state(config, built, mesh)
+    state = run.initial_state()
     for i, name in enumerate(pair.PARTS):
         expected = np.full(3, i + (10 if name == student else 0), np.float32)
         np.testing.assert_array_equal(getattr(state, name).params["a"], expected)

@@ -4,17 +4,15 @@ import json
 
 import pytest
 
-from collabseg_jax.run import console as report
-from collabseg_jax.run import files
-from collabseg_jax.run import log as logs
+from collabseg_jax.run import console, files, log
 
 
 def test_metric_log_is_cut_back_and_continued(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "a": 1.0}\n{"step": 4, "a": 2.0}\n{"step": 5, "a": 3.0}\n{"ste')
-    log = logs.MetricLog(tmp_path, start_step=4)
-    log.write(6, {"a": 4, "b": float("nan")})
-    log.close()
+    metrics = log.MetricLog(tmp_path, start_step=4)
+    metrics.write(6, {"a": 4, "b": float("nan")})
+    metrics.close()
     entries = [json.loads(line) for line in path.read_text().splitlines()]
     assert entries == [
         {"step": 1, "a": 1.0},
@@ -25,8 +23,8 @@ def test_metric_log_is_cut_back_and_continued(tmp_path):
 
 def test_progress_without_a_terminal_is_plain_lines_with_time_left(monkeypatch, capsys):
     now = [0.0]
-    monkeypatch.setattr(report.time, "monotonic", lambda: now[0])
-    progress = report.Progress(100, "training", "step", start=10)
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    progress = console.Progress(100, "training", "step", start=10)
     now[0] = 60.0  # the first one compiles
     progress.advance()
     for _ in range(20):
@@ -43,8 +41,8 @@ def test_progress_without_a_terminal_is_plain_lines_with_time_left(monkeypatch, 
 
 def test_waits_say_once_that_data_is_late(monkeypatch, capsys):
     now = [0.0]
-    monkeypatch.setattr(report.time, "monotonic", lambda: now[0])
-    waits = report.Waits()
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    waits = console.Waits()
 
     def step(data, device):
         for what, seconds in (("data", data), ("device", device)):
@@ -77,7 +75,7 @@ def test_nothing_to_cut(tmp_path, content):
     path = tmp_path / "metrics.jsonl"
     if content is not None:
         path.write_text(content)
-    logs.cut_back(path, 3)
+    log.cut_back(path, 3)
     assert not path.exists() or path.read_text() == ""
 
 
@@ -97,9 +95,9 @@ def events(path):
 
 def test_events_say_what_the_lines_say_and_where_a_restart_cuts(tmp_path):
     for start, step in ((0, 2), (4, 6)):
-        log = logs.MetricLog(tmp_path, start_step=start)
-        log.write(step, {"a": 0.5, "b": step})
-        log.close()
+        metrics = log.MetricLog(tmp_path, start_step=start)
+        metrics.write(step, {"a": 0.5, "b": step})
+        metrics.close()
     files = {path.name.rpartition(".")[2]: path for path in tmp_path.glob("events.out.tfevents.*")}
     assert files.keys() == {"0", "4"}
     version, begun, written = events(files["4"])

@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 
 from collabseg_jax import data
-from collabseg_jax.collab import step
 from collabseg_jax.data import balance
 from collabseg_jax.errors import InputError
 from collabseg_jax.modes import train
-from collabseg_jax.run import build as experiment
-from collabseg_jax.run import record as workdirs
+from collabseg_jax.run import build
 from tests import tiny
 from tests.data import trees
 
@@ -72,9 +70,9 @@ def started(monkeypatch, tmp_path):
             train.run(config, workdir)
         return dict(found)
 
-    monkeypatch.setattr(experiment, "initial_state", lambda *_: types.SimpleNamespace(step=0))
-    monkeypatch.setattr(experiment, "abstract_state", lambda *_: None)
-    monkeypatch.setattr(step, "jit_train_step", jit_train_step)
+    monkeypatch.setattr(build.Run, "initial_state", lambda _: types.SimpleNamespace(step=0))
+    monkeypatch.setattr(build.Run, "abstract_state", lambda _: None)
+    monkeypatch.setattr(build, "jit_train_step", jit_train_step)
     monkeypatch.setattr(data, "train_batches", train_batches)
     return start
 
@@ -163,8 +161,8 @@ def test_a_workdir_from_before_the_options(make_config, started, tmp_path):
     del record["config"]["losses"]["ce"]["class_weights"], record["config"]["losses"]["dml"]
     path.write_text(json.dumps(record))
     started(config)
-    recorded = workdirs.recorded_config(tmp_path / "run", ml_collections.ConfigDict())
-    assert experiment.build(recorded, num_classes=11).objective.class_weights is None
+    recorded = record.recorded_config(tmp_path / "run", ml_collections.ConfigDict())
+    assert build.make_run(recorded).objective.class_weights is None
     assert recorded.losses.ce.class_weights == "" and recorded.data.oversample == 0
     assert recorded.data.hue == 0 and recorded.data.split == "train"
     for key in ("split", "oversample", "hue"):

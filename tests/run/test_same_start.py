@@ -8,7 +8,7 @@ import pytest
 
 from collabseg_jax.collab import augment, pair, sharding, step
 from collabseg_jax.configs.studies import base
-from collabseg_jax.run import build as experiment
+from collabseg_jax.run.build import make_run
 from tests import tiny
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
@@ -30,9 +30,8 @@ def assert_same(one, other):
 @functools.cache
 def begun(arm):
     config = tiny.make_config("", **ARMS[arm], **{"vit.drop_path": 0.5})
-    built = experiment.build(config, num_classes=8)
-    mesh = sharding.make_mesh(devices=jax.devices()[:1])
-    return built, experiment.initial_state(config, built, mesh)
+    run = make_run(config, mesh=sharding.make_mesh(devices=jax.devices()[:1]))
+    return run, run.initial_state()
 
 
 def test_arms_have_different_bridges():

@@ -11,9 +11,10 @@ from typing import Any
 from collabseg_jax.errors import InputError, unknown
 from collabseg_jax.modes.study import comparison
 from collabseg_jax.modes.study.record import Entry, read_runs
-from collabseg_jax.run.build import build, find_spec, flatten
-from collabseg_jax.run.config import load
-from collabseg_jax.run.record import refuse_other_record
+from collabseg_jax.run.build import make_run
+from collabseg_jax.run.config import flatten
+from collabseg_jax.run.pages import load
+from collabseg_jax.run.record import in_todays_format, refuse_other_record
 
 # Keys that may change from start to start, but not between the scores of a table.
 SCORED_KEYS = (
@@ -100,9 +101,10 @@ def plan(config: Any, workdir: Path) -> list[Trial]:
     seeds = list(config.seeds)
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError(f"config.seeds is {tuple(seeds)}, expected different numbers, at least 1")
-    if not Path(config.base.split(":")[0]).is_file():
-        raise InputError(f"config.base is {config.base!r}, expected a file like configs/camvid.py")
-    base = flatten(load(config.base))
+    try:
+        base = flatten(load(config.base))
+    except ValueError as error:
+        raise InputError(f"config.base: {error}") from error
     configs = {arm: _with(config.run, arm, changes) for arm, changes in arms.items()}
     entries = read_runs(workdir)
     trials = []
@@ -137,7 +139,7 @@ def _with(base: Any, arm: str, changes: Mapping[str, Any]) -> Any:
             kind = type(known[key]).__name__
             raise InputError(f"config.arms.{arm}: {key} is {value!r}, expected {kind}") from None
     try:
-        build(config, num_classes=find_spec(config).num_classes)
+        make_run(config)
     except InputError as error:
         raise InputError(f"config.arms.{arm}: {error}") from error
     return config
@@ -170,7 +172,8 @@ def refuse_other(trial: Trial) -> None:
         if trial.finished:
             raise InputError(f"{source} has results.json without config.json, expected both")
         return
-    refuse_other_record(trial.config, trained, source, also=SCORED_KEYS)
+    today = in_todays_format(trained, source)
+    refuse_other_record(trial.config, today, source, also=SCORED_KEYS)
     if not trial.finished:
         return
     results, expected = trial.results(), flatten(trial.config)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from collabseg_jax.errors import InputError
-from collabseg_jax.run.build import flatten
+from collabseg_jax.run.config import flatten
 from collabseg_jax.run.console import console
 from collabseg_jax.run.files import replace_text
 from collabseg_jax.run.record import FORMAT
