@@ -20,6 +20,7 @@ import timing
 from collabseg_jax.collab import objective, optim, pair, programs, sharding, state
 from collabseg_jax.configs import ablations
 from collabseg_jax.run import runtime
+from collabseg_jax.run.pages import load
 
 
 def parse():
@@ -33,8 +34,9 @@ def parse():
     p.add_argument("--crop", default="256,256", help="height,width")
     p.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     p.add_argument("--rows", type=int, default=0, help="of the losses' strips; 0: all at once")
-    rows = sorted(ablations.ABLATIONS)
-    p.add_argument("--losses", choices=rows, default="full", help="a row of configs/ablations.py")
+    p.add_argument(
+        "--losses", choices=ablations.ABLATIONS, default="full", help="of configs/ablations.py"
+    )
     p.add_argument("--solo", choices=["cnn", "vit"], help="one student, cross-entropy only")
     p.add_argument("--steps", type=int, default=20)
     p.add_argument("--serve", action="store_true")
@@ -71,7 +73,7 @@ def build(a):
     label[rng.random(label.shape) < 0.05] = 255
     image = rng.integers(0, 256, (a.batch, height, width, 3)).astype(np.uint8)
     batch = {"image": image, "label": label, "valid": np.ones(a.batch, bool)}
-    config = ablations.get_config("alone" if a.solo else a.losses)
+    config = load(f"ablations:{'alone' if a.solo else a.losses}")
     table = {name: dict(row) for name, row in config.losses.items()}
     goal = objective.build_objective(table, strip_rows=a.rows)
     students = pair.build_pair(

@@ -1,7 +1,6 @@
-"""What training and evaluation batches share: their type, and the checks of what is asked for."""
+"""What training and evaluation batches share: their type, and the checks of arguments."""
 
-import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import numpy as np
 
@@ -10,7 +9,7 @@ from collabseg_jax.errors import InputError
 Batch = dict[str, np.ndarray]
 
 
-def checked_rows(source: Sequence, batch_size: int, rows: Sequence[int] | None) -> list[int]:
+def checked_rows(source: Sized, batch_size: int, rows: Sequence[int] | None) -> list[int]:
     """The rows of each global batch to make, all if None.
 
     Raises:
@@ -28,13 +27,7 @@ def checked_rows(source: Sequence, batch_size: int, rows: Sequence[int] | None) 
     return rows
 
 
-def require(condition: bool, what: str, found, expected: str) -> None:
-    """InputError "what: found X, expected Y" unless the condition holds."""
+def require(condition: bool, what: str, given: object, expected: str) -> None:
+    """Raises InputError "what: found GIVEN, expected EXPECTED" unless the condition holds."""
     if not condition:
-        raise InputError(f"{what}: found {found}, expected {expected}")
-
-
-def reading_threads() -> int:
-    """Half the cores, for the other half feeds the device."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(4, max(1, cores // 2))
+        raise InputError(f"{what}: found {given}, expected {expected}")

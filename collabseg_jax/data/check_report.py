@@ -1,4 +1,4 @@
-"""A whole data set checked: every pair is read once; what is in it, and all that is wrong."""
+"""The check of a whole data set: every pair is read once; what it contains, and every error."""
 
 import dataclasses
 import functools
@@ -7,18 +7,20 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from collabseg_jax.data.builders import base, finding
 from collabseg_jax.data.check_pairs import Reading, fetch_files, fetch_record, read_all
 from collabseg_jax.data.prepared import Prepared
+from collabseg_jax.data.source import Size
 from collabseg_jax.data.spec import DatasetSpec
 from collabseg_jax.labels import IGNORE
 
-NEARLY_ALL = 0.99  # a label of which one class, or what is ignored, covers this share is suspicious
+NEARLY_ALL = 0.99  # a label with this share of one class, or of ignored pixels, is suspicious
 _COMMONEST = 5  # sizes that are listed
-_NAMED = 4  # of images that are one and the same
+_NAMED = 4  # identical images that are named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +28,12 @@ class Checked:
     """The outcome of a check.
 
     Attributes:
-      report: of types that JSON has; docs/architecture.md says what is in it.
-      spec: of the data; without classes if the files do not say them.
+      report: in types that JSON has; docs/architecture.md describes it.
+      spec: of the data; without classes if the files do not name them.
       readings: {split: one for each pair, in order}.
     """
 
-    report: dict
+    report: dict[str, Any]
     spec: DatasetSpec
     readings: dict[str, list[Reading]]
 
@@ -44,19 +46,20 @@ def check_files(
     needed: Collection[str],
     crop: tuple[int, int],
 ) -> Checked:
-    """Checks a raw tree; messages name files by their paths in it. See `data.check`."""
-    errors = {}  # of lines; a dictionary, for two finders may say one thing
+    """Checks raw files; messages name them by their paths in `raw_dir`. See `data.check`."""
+    errors: dict[str, None] = {}  # lines; a dictionary, since two finders may report the same
 
     def report(*messages: str) -> None:
         errors.update((message.replace(f"{raw_dir}{os.sep}", ""), None) for message in messages)
 
-    pairs, readings = {}, {}
+    pairs: dict[str, list[finding.LabelledImage]] = {}
+    readings = {}
     with finding.reporting(report):
         pairs = builder_class.find_pairs(raw_dir, report)
     with finding.reporting(report):
         spec = builder_class.find_spec(raw_dir, report)
     for split, members in pairs.items():
-        if spec.classes:  # without them nobody can say what a label should hold
+        if spec.classes:  # without them, nothing says what a label may hold
             fetches = [functools.partial(fetch_files, pair, raw_dir) for pair in members]
             readings[split] = read_all(fetches, spec, f"checking {spec.name} {split}")
     summary = summarize(spec, readings, list(errors), needed=needed, crop=crop)
@@ -81,25 +84,25 @@ def summarize(
     *,
     needed: Collection[str],
     crop: tuple[int, int],
-) -> dict:
+) -> dict[str, Any]:
     """The report on a data set.
 
     Args:
       spec: of the data.
-      readings: {split: of its pairs}.
-      errors: found before any pair was read.
+      readings: {split: one for each of its pairs}.
+      errors: lines from before any pair was read.
       needed: splits that should have pairs.
-      crop: (height, width) of training.
+      crop: (height, width) of training crops, in pixels.
     """
     splits = {split: _split(spec, members) for split, members in readings.items()}
     everything = list(itertools.chain.from_iterable(readings.values()))
     training = readings.get(spec.splits[0], ())
     warnings = {
         "missing_splits": [s for s in needed if splits and not splits.get(s, {}).get("pairs")],
-        "classes_not_in_training": list(_unlearnt(splits, spec.splits[0])),
+        "classes_not_in_training": list(_untrained(splits, spec.splits[0])),
         "repeats_across_splits": list(_repeats(readings, across=True)),
         "repeats_within_split": list(_repeats(readings, across=False)),
-        "near_empty_labels": [_filled(spec, r) for r in everything if near_empty(r)],
+        "near_empty_labels": list(_near_empty_labels(spec, everything)),
         "smaller_than_crop": [
             f"{r.names[0]}: {_size(r.size)}, the crop is {_size(crop)} (width x height)"
             for r in training
@@ -119,15 +122,18 @@ def near_empty(reading: Reading) -> bool:
     return reading.counts is not None and reading.counts.max() >= NEARLY_ALL * reading.counts.sum()
 
 
-def _filled(spec: DatasetSpec, reading: Reading) -> str:
-    train_id = int(reading.counts.argmax())
-    share = reading.counts[train_id] / reading.counts.sum()
-    what = "ignored" if train_id == IGNORE else spec.classes[train_id]
-    return f"{reading.names[1]}: {share:.1%} {what}"
+def _near_empty_labels(spec: DatasetSpec, readings: Sequence[Reading]) -> Iterator[str]:
+    """A line for every label that is almost empty."""
+    for reading in readings:
+        if reading.counts is not None and near_empty(reading):
+            train_id = int(reading.counts.argmax())
+            share = reading.counts[train_id] / reading.counts.sum()
+            what = "ignored" if train_id == IGNORE else spec.classes[train_id]
+            yield f"{reading.names[1]}: {share:.1%} {what}"
 
 
-def _split(spec: DatasetSpec, readings: Sequence[Reading]) -> dict:
-    """What is in a split; pixels and classes are of the pairs that can be used."""
+def _split(spec: DatasetSpec, readings: Sequence[Reading]) -> dict[str, Any]:
+    """What a split contains; its pixels and classes are those of the pairs that can be used."""
     usable = [reading.counts for reading in readings if reading.counts is not None]
     counts = np.stack(usable) if usable else np.zeros((0, 256), np.int64)
     pixels, images = counts.sum(axis=0).tolist(), (counts > 0).sum(axis=0).tolist()
@@ -145,8 +151,8 @@ def _split(spec: DatasetSpec, readings: Sequence[Reading]) -> dict:
     }
 
 
-def _sizes(sizes: list[tuple[int, int]]) -> dict:
-    """Of images (height, width): the smallest, median, largest by area, and the commonest."""
+def _sizes(sizes: list[Size]) -> dict[str, Any]:
+    """The smallest, median and largest (by area) and the most frequent of (height, width)."""
     if not sizes:
         return {}
     ordered = sorted(sizes, key=lambda size: (size[0] * size[1], size))
@@ -160,22 +166,22 @@ def _sizes(sizes: list[tuple[int, int]]) -> dict:
     }
 
 
-def _size(size: tuple[int, int]) -> str:
+def _size(size: Size) -> str:
     return f"{size[1]}x{size[0]}"
 
 
-def _unlearnt(splits: Mapping[str, dict], train: str) -> Iterator[str]:
+def _untrained(splits: Mapping[str, dict[str, Any]], train: str) -> Iterator[str]:
     """A line for every class without a pixel in the training split."""
     for name, row in splits.get(train, {}).get("classes", {}).items():
         if row["pixels"] == 0:
-            images = {split: found["classes"][name]["images"] for split, found in splits.items()}
+            images = {split: other["classes"][name]["images"] for split, other in splits.items()}
             elsewhere = [f"{count} images of {split}" for split, count in images.items() if count]
             yield name + (f", which {' and '.join(elsewhere)} show" if elsewhere else "")
 
 
 def _repeats(readings: Mapping[str, Sequence[Reading]], *, across: bool) -> Iterator[str]:
-    """A line for every image whose pixels several pairs have, in several splits or in one."""
-    groups = defaultdict(list)
+    """A line for every image that several pairs have, in different splits or in one."""
+    groups: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
     for split, members in readings.items():
         for reading in members:
             if reading.digest:

@@ -1,22 +1,21 @@
 """Records to batches for evaluation: whole images, each exactly once."""
 
 import collections
-import concurrent.futures
-import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from collabseg_jax.data.batch import Batch, checked_rows, reading_threads, require
+from collabseg_jax.data.batch import Batch, checked_rows, require
 from collabseg_jax.data.decode import decode_record
-from collabseg_jax.data.selection import image_sizes
+from collabseg_jax.data.source import Size, Source
 from collabseg_jax.data.spec import DatasetSpec
+from collabseg_jax.data.threads import one_thread_per_image, read_ahead, reading_threads
 from collabseg_jax.data.transforms import MIN_SIDE, network_size, pad_image, pad_label, resize_image
 from collabseg_jax.labels import IGNORE
 
 
 def eval_batches(
-    source: Sequence[Mapping],
+    source: Source,
     spec: DatasetSpec,
     *,
     batch_size: int,
@@ -30,13 +29,13 @@ def eval_batches(
     shape they keep their order. The number of batches and their shapes do not depend on `rows`.
 
     Args:
-      source: as for `train_batches`.
+      source: the records, N >= 1.
       spec: of the data set.
-      batch_size: global, over all processes.
-      max_shapes: see `plan_buckets`.
-      short_side: what the shorter side of every image becomes, > 0; 0: images stay as they are.
-        Labels always do.
-      rows: as for `train_batches`.
+      batch_size: global, over all processes, >= 1.
+      max_shapes: how many image shapes may occur, >= 1; see `plan_buckets`.
+      short_side: what the shorter side of every image becomes, in pixels, > 0; 0: images keep their
+        size. Labels always do.
+      rows: which rows of each global batch to make, in this order; None for all.
 
     Returns:
       an iterator of {"image": uint8 [b, h, w, 3], "label": uint8 [b, H, W], "valid": bool [b],
@@ -46,47 +45,81 @@ def eval_batches(
 
     Raises:
       InputError: an argument is out of range, or a header unreadable, here; a bad record, at next.
+
+    Example:
+      >>> import cv2, numpy as np
+      >>> from collabseg_jax import data
+      >>> png = lambda pixels: cv2.imencode(".png", pixels)[1].tobytes()
+      >>> image, label = np.zeros((40, 50, 3), np.uint8), np.zeros((40, 50), np.uint8)
+      >>> record = {"image": png(image), "label": png(label), "name": "a"}
+      >>> source = data.InMemory([record] * 5)
+      >>> batches = data.eval_batches(source, data.get_spec("camvid"), batch_size=2)
+      >>> [batch["valid"].tolist() for batch in batches]
+      [[True, True], [True, True], [True, False]]
     """
     rows = checked_rows(source, batch_size, rows)
-    sizes = image_sizes(source)
+    sizes = source.image_sizes
     buckets = collections.defaultdict(list)
     for index, shape in enumerate(plan_buckets(sizes, max_shapes)):
         buckets[shape].append(index)
     plan = []
     for shape, members in buckets.items():
-        # Images of one label shape have about one aspect: so they share one shape too.
+        # Images of one label shape have similar aspect ratios, so they share one shape too.
         image_shape = shape
         if short_side:
             seen = [network_size(sizes[index], short_side=short_side) for index in members]
-            image_shape = tuple(-(-side // MIN_SIDE) * MIN_SIDE for side in np.max(seen, axis=0))
+            height, width = np.max(seen, axis=0)
+            image_shape = _round_up(height, MIN_SIDE), _round_up(width, MIN_SIDE)
         for start in range(0, len(members), batch_size):
             batch = members[start : start + batch_size]
             batch += [-1] * (batch_size - len(batch))
             plan.append(([batch[row] for row in rows], image_shape, shape))
-    return _read_ahead(functools.partial(_eval_batch, source, spec, short_side), plan)
+
+    def make(item: tuple[list[int], Size, Size]) -> Batch:
+        return _eval_batch(source, spec, short_side, *item)
+
+    one_thread_per_image()
+    return read_ahead(make, plan, threads=reading_threads())
 
 
-def plan_buckets(sizes: Sequence[tuple[int, int]], max_shapes: int = 8) -> list[tuple[int, int]]:
+def plan_buckets(sizes: Sequence[Size], max_shapes: int = 8) -> list[Size]:
     """The shape that each image is padded to, so that few shapes occur.
 
     Args:
-      sizes: (height, width) per image.
+      sizes: (height, width) of each image, in pixels.
       max_shapes: how many different shapes there may be, >= 1.
 
     Returns:
-      (h, w) per image, both at least 32: its own size if few enough occur, else rounded up to
+      (h, w) of each image, both at least 32: its own size if few enough occur, else rounded up to
       multiples of 32, 64, 128, ..., the first that is coarse enough.
+
+    Raises:
+      InputError: `max_shapes` is out of range.
+
+    Example:
+      >>> from collabseg_jax import data
+      >>> data.plan_buckets([(48, 64), (64, 48), (50, 60)], max_shapes=1)
+      [(64, 64), (64, 64), (64, 64)]
     """
     require(max_shapes >= 1, "max_shapes", max_shapes, ">= 1")
-    shapes, multiple = [tuple(max(MIN_SIDE, side) for side in size) for size in sizes], 32
+    shapes, multiple = [(max(MIN_SIDE, h), max(MIN_SIDE, w)) for h, w in sizes], 32
     while len(set(shapes)) > max_shapes:
-        shapes = [tuple(-(-side // multiple) * multiple for side in size) for size in sizes]
+        shapes = [(_round_up(h, multiple), _round_up(w, multiple)) for h, w in sizes]
         multiple *= 2
     return shapes
 
 
+def _round_up(side: int, multiple: int) -> int:
+    return -(-int(side) // multiple) * multiple
+
+
 def _eval_batch(
-    source, spec: DatasetSpec, short_side: int, indices: list[int], image_shape, label_shape
+    source: Source,
+    spec: DatasetSpec,
+    short_side: int,
+    indices: list[int],
+    image_shape: Size,
+    label_shape: Size,
 ) -> Batch:
     image = np.zeros((len(indices), *image_shape, 3), np.uint8)
     label = np.full((len(indices), *label_shape), IGNORE, np.uint8)
@@ -94,27 +127,11 @@ def _eval_batch(
     for row, index in enumerate(indices):
         if index >= 0:
             example = decode_record(source[index], spec)
-            size = example["label"].shape
-            seen = network_size(size, short_side=short_side)
-            sizes[row] = (*seen, *size)
+            height, width = example["label"].shape
+            seen = network_size((height, width), short_side=short_side)
+            sizes[row] = (*seen, height, width)
             image[row] = pad_image(resize_image(example["image"], seen), image_shape)
             label[row] = pad_label(example["label"], label_shape)
-    index = np.array(indices, np.int32)
-    batch = {"image": image, "label": label, "valid": index >= 0, "index": index}
+    which = np.array(indices, np.int32)
+    batch = {"image": image, "label": label, "valid": which >= 0, "index": which}
     return batch | {"sizes": sizes} if short_side else batch
-
-
-def _read_ahead(make, plan: list[tuple]) -> Iterator[Batch]:
-    """make(*item) for each item in order, a few ahead of the reader."""
-    threads = reading_threads()
-    pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="eval-batches")
-    todo, running = iter(plan), collections.deque()
-    try:
-        for item in todo:
-            running.append(pool.submit(make, *item))
-            if len(running) > threads:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)

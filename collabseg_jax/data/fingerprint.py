@@ -1,13 +1,15 @@
-"""Which raw files a copy was made of: 12 hex digits that name its folder."""
+"""Which raw files a prepared copy was made of: 12 hex digits that name its folder."""
 
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from collabseg_jax.data import places
-from collabseg_jax.data.builders.finding import Pair
+from collabseg_jax.data.builders.finding import LabelledImage
+from collabseg_jax.data.source import Record
+from collabseg_jax.data.threads import read_ahead
 
 _SAMPLED_FILES = 65_536  # all of ADE20K's, in half a second
 _SAMPLED_BYTES = 64
@@ -24,26 +26,26 @@ class RawTree:
     """
 
     root: Path
-    pairs: Mapping[str, list[Pair]]
+    pairs: Mapping[str, Sequence[LabelledImage]]
     extra: tuple[str, ...] = ()
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Of all names and sizes, and of the last bytes of up to `_SAMPLED_FILES` files.
+        """A hash of all names and sizes, and of the last bytes of up to `_SAMPLED_FILES` files.
 
-        Of the `extra` files every byte counts.
-        A PNG ends in checksums of its pixels, so the end alone tells an edited label of equal size.
-        Times are left out: a copy of the tree is the same tree.
+        Every byte of the `extra` files counts. A PNG ends in checksums of its pixels, so its end
+        shows that a label was edited, even at the same size. Times do not count: a copy of the
+        tree is the same tree.
         """
         wanted = ((path, i % self._every == 0) for i, (_, path) in enumerate(self._files))
         threads = places.threads_for(self.root)
-        return self._digest(places.read_ahead(_end_of, wanted, threads=threads))
+        return self._digest(read_ahead(_end_of, wanted, threads=threads))
 
-    def fingerprint_of(self, records: Iterable[Mapping]) -> str:
-        """The same as read from a copy: equal to `fingerprint` if it holds these very files.
+    def fingerprint_of(self, records: Iterable[Record]) -> str:
+        """The fingerprint of a prepared copy: equal to `fingerprint` if it holds these very files.
 
         Args:
-          records: {"image": bytes, "label": bytes} of every pair, splits sorted by name.
+          records: all of the copy, splits sorted by name.
         """
         files = (content for record in records for content in (record["image"], record["label"]))
         return self._digest((len(content), content[-_SAMPLED_BYTES:]) for content in files)
@@ -59,11 +61,11 @@ class RawTree:
 
     @property
     def _every(self) -> int:
-        """The end of each how manyeth file counts."""
+        """The last bytes count of one file in so many."""
         return -(-len(self._files) // _SAMPLED_FILES)
 
     def _digest(self, ends: Iterable[tuple[int, bytes]]) -> str:
-        """`ends` are the sizes and last bytes of all files, in order."""
+        """The hash; `ends` are the sizes and last bytes of all files, in order."""
         digest = hashlib.sha256()
         for i, ((split, path), (size, last)) in enumerate(zip(self._files, ends, strict=True)):
             digest.update(f"{split} {path.relative_to(self.root)} {size}\n".encode())
@@ -74,11 +76,13 @@ class RawTree:
         return digest.hexdigest()[:12]
 
 
-def _end_of(file: tuple[Path, bool]) -> tuple[int, bytes]:
-    path, wanted = file
-    size = places.size(path)
-    if not wanted:
-        return size, b""
-    with path.open("rb") as file:
-        file.seek(max(0, size - _SAMPLED_BYTES))
-        return size, file.read()
+def _end_of(wanted: tuple[Path, bool]) -> tuple[int, bytes]:
+    """The size of a file, and its last bytes if they are wanted."""
+    path, with_bytes = wanted
+    with places.reaching():
+        size = places.size(path)
+        if not with_bytes:
+            return size, b""
+        with path.open("rb") as file:
+            file.seek(max(0, size - _SAMPLED_BYTES))
+            return size, file.read()

@@ -1,22 +1,23 @@
-"""Prepared copies: a raw tree becomes records once, and is found again by its fingerprint."""
+"""Prepared copies: raw files become records once; their fingerprint finds the copy again."""
 
 import contextlib
 import dataclasses
 import fcntl
-import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 
-from collabseg_jax.data import buckets as copies
-from collabseg_jax.data import places
-from collabseg_jax.data.builders.base import PairBuilder
+from collabseg_jax.data import buckets, places
+from collabseg_jax.data.builders.base import PairBuilder, RecordBuilder
+from collabseg_jax.data.existing_copies import only_copy, shared_root, spec_of
 from collabseg_jax.data.fingerprint import RawTree
 from collabseg_jax.data.records import Records
 from collabseg_jax.data.selection import Joined
+from collabseg_jax.data.source import RandomAccess, Record, Source
 from collabseg_jax.data.spec import DatasetSpec
 from collabseg_jax.data.writing import FULL, read_back, write
 from collabseg_jax.errors import InputError, RunError
@@ -27,7 +28,7 @@ class Prepared:
     """A prepared data set.
 
     Attributes:
-      spec: what its labels mean; decode them by this one and not by the table of specs.
+      spec: what its labels mean; decode them by this one, not by the table of specs.
       builder_dir: the folder that holds the records.
       fingerprint: of the raw files, or the version of a generated set.
       sizes: {split: number of records}.
@@ -39,10 +40,13 @@ class Prepared:
     sizes: dict[str, int]
     _builder: tfds.core.DatasetBuilder = dataclasses.field(repr=False)
 
-    def source(self, splits: str) -> Records | Joined:
+    def source(self, splits: str) -> Source:
         """The records of a split, or of several in this order, as in "train+val".
 
-        Within a split they are sorted as the builder found them.
+        Within a split they have the order of the raw files that `find_pairs` returns.
+
+        Args:
+          splits: a key of `sizes`, or several with + between them.
 
         Raises:
           InputError: there is no such split, or one is named twice.
@@ -61,31 +65,29 @@ class Prepared:
         return records[0] if len(records) == 1 else Joined(records)
 
 
-def find_spec(
-    spec: DatasetSpec, builder_class: type[PairBuilder], *, raw_dir: str, data_dir: str
-) -> DatasetSpec:
-    """What the raw files say, or else the only prepared copy; `spec` is what is known without."""
-    if raw_dir:
-        return builder_class.find_spec(places.resolve(raw_dir, "data.raw_dir"))
-    return _spec_of(_only_copy(spec, builder_class, _shared_root(data_dir)), spec)
-
-
 def open_prepared(
-    spec: DatasetSpec, builder_class: type, *, raw_dir: str, data_dir: str, verify: bool = False
+    spec: DatasetSpec,
+    builder_class: type[RecordBuilder],
+    *,
+    raw_dir: str,
+    data_dir: str,
+    verify: bool = False,
 ) -> Prepared:
     """Finds the prepared copy, or makes it; see `collabseg_jax.data.prepare`."""
-    root, shared = copies.local_root(data_dir), _shared_root(data_dir)
-    options, tree = {"data_dir": root, "file_format": "array_record"}, None
+    root, shared = buckets.local_root(data_dir), shared_root(data_dir)
+    options: dict[str, Any] = {"data_dir": root, "file_format": "array_record"}
+    tree = None
     if issubclass(builder_class, PairBuilder):
+        raw: Path | str = ""
         if raw_dir:
-            raw_dir = places.resolve(raw_dir, "data.raw_dir")
-            spec, pairs = builder_class.find_spec(raw_dir), builder_class.find_pairs(raw_dir)
-            tree = RawTree(builder_class.root(raw_dir), pairs, builder_class.EXTRA_FILES)
+            raw = places.resolve(raw_dir, "data.raw_dir")
+            spec, pairs = builder_class.find_spec(raw), builder_class.find_pairs(raw)
+            tree = RawTree(builder_class.root(raw), pairs, builder_class.EXTRA_FILES)
             fingerprint = tree.fingerprint
         else:
-            copy = _only_copy(spec, builder_class, shared)
-            spec, fingerprint = _spec_of(copy, spec), copy.parent.name
-        options |= {"raw_dir": raw_dir, "spec": spec, "config": fingerprint}
+            copy = only_copy(spec, builder_class, shared)
+            spec, fingerprint = spec_of(copy), copy.parent.name
+        options |= {"raw_dir": raw, "spec": spec, "config": fingerprint}
     elif raw_dir:
         raise InputError(
             f"config.data.raw_dir={raw_dir}: data set {spec.name!r} is {spec.source} and takes no "
@@ -99,44 +101,37 @@ def open_prepared(
         builder = _obtain(builder_class, options, tree, copy)
     elif verify:
         _verify_again(builder, tree)
-    if verify and not (copy / copies.INFO).exists():
-        copies.send(Path(builder.data_path), copy)
+    if verify and not (copy / buckets.INFO).exists():
+        buckets.send(Path(builder.data_path), copy)
     sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
     return Prepared(spec, builder.data_dir, fingerprint, sizes, builder)
 
 
-def _shared_root(data_dir: str) -> Path:
-    """Where finished copies are found: in a bucket, or where they are used."""
-    return copies.bucket_root(data_dir) or copies.local_root(data_dir)
-
-
 def _obtain(
-    builder_class: type, options: dict, tree: RawTree | None, copy: Path
+    builder_class: type[RecordBuilder], options: dict[str, Any], tree: RawTree | None, copy: Path
 ) -> tfds.core.DatasetBuilder:
-    """The builder of a copy that was fetched, or else written or continued, and verified.
+    """Fetches a copy, or writes or continues it; verifies it; returns its builder.
 
     Args:
-      builder_class: with the next, whose copy.
+      builder_class: of the data set.
       options: of the builder.
       tree: the raw files; None if there are none.
-      copy: the finished copy in the place that is shared, there or not.
+      copy: the folder of the finished copy under `shared_root`, which may not exist.
     """
     builder = builder_class(**options)
     target = Path(builder.data_path)
-    shared, there = places.is_bucket(copy), (copy / copies.INFO).exists()
+    shared, there = places.is_bucket(copy), (copy / buckets.INFO).exists()
     what = f"fetching {copy}" if there else f"preparing {builder.name} in {target}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _lock(target.parent / ".lock"):
-            if target.exists():  # another process has done it while this one waited
+            if target.exists():  # another process made it while this one waited
                 return builder_class(**options)
             partial = target.with_name(f"{'fetched' if there else 'partial'}.{target.name}")
             if there:
-                copies.fetch(copy, partial)
-            elif tree is None:
-                write(builder, builder.records(), partial)
+                buckets.fetch(copy, partial)
             else:
-                records, threads = builder.records(tree.pairs), places.threads_for(tree.root)
+                records, threads = _records_of(builder, tree)
                 write(builder, records, partial, threads=threads)
             try:
                 _verify(partial, tree)
@@ -145,7 +140,7 @@ def _obtain(
                 raise
             partial.rename(target)
             if shared and not there:
-                copies.send(target, copy)
+                buckets.send(target, copy)
     except InputError as error:
         raise InputError(f"{what} failed: {error}; nothing of it is kept") from None
     except OSError as error:
@@ -160,22 +155,29 @@ def _obtain(
     return builder_class(**options)
 
 
+def _records_of(builder: Any, tree: RawTree | None) -> tuple[dict[str, RandomAccess[Record]], int]:
+    """What a copy holds of every split, and how many threads should read it."""
+    if tree is None:
+        return builder.records(), 0
+    return builder.records(tree.pairs), places.threads_for(tree.root)
+
+
 def _verify(folder: Path, tree: RawTree | None) -> None:
-    """Reads a copy to its end; InputError if it is not what was written, of these raw files."""
+    """Reads a copy to its end; InputError if it is not what was written from these raw files."""
     builder = tfds.builder_from_directory(folder)
     sources = {split: Records(builder, split) for split in builder.info.splits}
     records = read_back(builder.name, sources, folder)
     if tree is not None and tree.fingerprint_of(records) != tree.fingerprint:
         raise InputError(
             f"{folder}: holds other files than {tree.root} had at first, expected raw files that "
-            "nobody changes meanwhile"
+            "do not change meanwhile"
         )
     for _ in records:
         pass
 
 
 def _verify_again(builder: tfds.core.DatasetBuilder, tree: RawTree | None) -> None:
-    """As `_verify`, of a copy that is in use; sets a damaged one aside."""
+    """Does what `_verify` does for a copy that is in use; sets a damaged one aside."""
     folder = Path(builder.data_path)
     try:
         _verify(folder, tree)
@@ -184,50 +186,17 @@ def _verify_again(builder: tfds.core.DatasetBuilder, tree: RawTree | None) -> No
         shutil.rmtree(damaged, ignore_errors=True)
         folder.rename(damaged)
         raise InputError(
-            f"{error}; it now lies in {damaged}, and --mode=prepare with raw_dir makes another"
+            f"{error}; it is now in {damaged}, and --mode=prepare with raw_dir makes another"
         ) from None
 
 
 def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
     # builder.is_prepared() says the same, but warns where the answer is no.
-    return (builder.data_path / copies.INFO).exists()
+    return (builder.data_path / buckets.INFO).exists()
 
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # let go by the system too, when the process dies
+        fcntl.flock(file, fcntl.LOCK_EX)  # the system releases it when the process dies
         yield
-
-
-def _only_copy(spec: DatasetSpec, builder_class: type, root: Path) -> Path:
-    """The folder of the one prepared copy under `root`, in a folder named by its fingerprint."""
-    found = sorted((root / spec.name).glob(f"*/{builder_class.VERSION}/{copies.INFO}"))
-    if not found:
-        raise InputError(
-            f"no prepared {spec.name} in {root}: give --config.data.raw_dir=PATH, or get the data: "
-            f"{spec.source}"
-        )
-    if len(found) > 1:
-        listing = "; ".join(
-            f"{path.parent} (from {_metadata(path.parent).get('raw_dir', 'unknown')})"
-            for path in found
-        )
-        raise InputError(
-            f"{len(found)} prepared copies of {spec.name}, expected one: give "
-            f"--config.data.raw_dir=PATH to choose. Found: {listing}"
-        )
-    return found[0].parent
-
-
-def _spec_of(copy: Path, spec: DatasetSpec) -> DatasetSpec:
-    """The spec that lies with a copy; what an earlier version did not note is that of `spec`."""
-    return DatasetSpec.from_record(spec.to_record() | _metadata(copy).get("spec", {}))
-
-
-def _metadata(copy: Path) -> dict:
-    """What `PairBuilder` noted about a copy; nothing if that cannot be read."""
-    try:
-        return json.loads((copy / "metadata.json").read_text())
-    except (OSError, ValueError):
-        return {}

@@ -1,14 +1,17 @@
-"""Progress of what is read or written record by record, where there may be no JAX."""
+"""Progress of what is read or written record by record; needs no JAX."""
 
 import sys
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterator
+from typing import TypeVar
 
 import tqdm
 
+T = TypeVar("T")
 
-def progress(items: Collection, what: str) -> Iterable:
-    """The items, with a bar and an ETA on a terminal, with a line now and then in a file."""
+
+def progress(items: Collection[T], what: str) -> Iterator[T]:
+    """Yields the items, with a bar and an ETA on a terminal, or a line every 10 s in a file."""
     if sys.stderr.isatty():
         yield from tqdm.tqdm(items, desc=what, leave=False)
         return

@@ -1,8 +1,9 @@
-"""What a data set is, apart from its files: classes, colours, splits, and what its labels mean."""
+"""The facts about a data set without its files: classes, colours, splits, label values."""
 
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -14,14 +15,14 @@ class DatasetSpec:
     """The facts about one data set that models, metrics and pictures need.
 
     Attributes:
-      name: the word that selects it, `config.data.name`.
-      classes: class names; the position of a name is its train id, from 0; at most 255. None
+      name: what selects it, `config.data.name`.
+      classes: class names; the position of a name is its train id, from 0; at most 255. Empty
         where the raw files name them: `data.get_spec` fills them in.
-      palette: one (r, g, b) in 0..255 per class.
+      palette: one (r, g, b) in 0..255 for each class.
       splits: the splits that the official layout can have, the training split first.
       label_values: value in a label file -> train id, or 255 where a pixel does not count. Any
         other value is an error. Empty: files hold train ids and 255 already.
-      label_colors: (r, g, b) in a label file -> train id or 255, for labels that are pictures of
+      label_colors: (r, g, b) in a label file -> train id or 255, for labels that are images of
         colours. Any other colour is an error. Empty: labels hold values only.
       official_values: the value of each class in the official label files, which evaluation servers
         expect. Empty: the train ids.
@@ -41,10 +42,12 @@ class DatasetSpec:
     source: str = ""
     licence: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuses a spec that contradicts itself."""
         if len(self.classes) > IGNORE:
-            raise ValueError(f"{self.name}: expected 1 to 255 classes, found {len(self.classes)}")
+            raise ValueError(
+                f"{self.name}: expected 1 to {IGNORE} classes, found {len(self.classes)}"
+            )
         if len(self.palette) != len(self.classes):
             raise ValueError(
                 f"{self.name}: {len(self.palette)} colours for {len(self.classes)} classes"
@@ -67,8 +70,8 @@ class DatasetSpec:
                     f"0..{self.num_classes - 1} or {IGNORE}"
                 )
 
-    def to_record(self) -> dict:
-        """All of it in types that JSON has; `from_record` reads it back."""
+    def to_record(self) -> dict[str, Any]:
+        """All attributes in types that JSON has; `from_record` reads them back."""
         record = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return record | {
             "classes": list(self.classes),
@@ -80,8 +83,8 @@ class DatasetSpec:
         }
 
     @classmethod
-    def from_record(cls, record: Mapping) -> "DatasetSpec":
-        """The spec that `to_record` made a record of, also after its way through JSON."""
+    def from_record(cls, record: Mapping[str, Any]) -> "DatasetSpec":
+        """The spec that `to_record` turned into a record, which may have been saved as JSON."""
         return cls(
             name=record["name"],
             classes=tuple(record["classes"]),
@@ -101,7 +104,7 @@ class DatasetSpec:
 
     @functools.cached_property
     def label_lut(self) -> np.ndarray:
-        """Value in a label file -> train id, uint8 [256]; 255 too for values not allowed."""
+        """Value in a label file -> train id, uint8 [256]; also 255 for values not allowed."""
         lut = np.full(256, IGNORE, np.uint8)
         for raw, train_id in self._values.items():
             lut[raw] = train_id
@@ -125,4 +128,6 @@ def _hex(color: tuple[int, int, int]) -> str:
 
 
 def _rgb(text: str) -> tuple[int, int, int]:
-    return tuple(bytes.fromhex(text[1:]))
+    """ "#8000ff" -> (128, 0, 255)."""
+    red, green, blue = bytes.fromhex(text[1:])
+    return red, green, blue

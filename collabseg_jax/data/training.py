@@ -5,16 +5,18 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from absl import flags
 
 from collabseg_jax.data.balance import RepeatedEpochs
-from collabseg_jax.data.batch import Batch, checked_rows, reading_threads, require
+from collabseg_jax.data.batch import Batch, checked_rows, require
 from collabseg_jax.data.decode import decode_record
-from collabseg_jax.data.selection import image_sizes
+from collabseg_jax.data.source import RandomAccess, Record, Source
 from collabseg_jax.data.spec import DatasetSpec
+from collabseg_jax.data.threads import one_thread_per_image, reading_threads
 from collabseg_jax.data.transforms import random_scale_crop_flip
 from collabseg_jax.errors import InputError
 
@@ -22,12 +24,12 @@ from collabseg_jax.errors import InputError
 class TrainBatches:
     """An endless iterator of training batches; `close()` it, or use it in a `with`."""
 
-    def __init__(self, iterator, *, copy: bool):
+    def __init__(self, iterator: Any, *, copy: bool):
         """Wraps a grain iterator; `copy` gives every batch memory of its own."""
         self._iterator = iterator
         self._copy = copy
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Batch]:
         """Itself."""
         return self
 
@@ -35,7 +37,7 @@ class TrainBatches:
         """The next batch; an InputError of a worker or thread arrives as one line."""
         try:
             batch = next(self._iterator)
-            # A worker's batch lies in shared memory, which leaks if it is still held at exit.
+            # A worker's batch is in shared memory, which leaks if it is still held at exit.
             return {key: np.array(value) for key, value in batch.items()} if self._copy else batch
         except Exception as error:
             if cause := _input_error(error):
@@ -46,17 +48,17 @@ class TrainBatches:
         """Ends threads and workers and frees their shared memory."""
         self._iterator.close()
 
-    def __enter__(self):
+    def __enter__(self) -> "TrainBatches":
         """Itself."""
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         """Closes."""
         self.close()
 
 
 def train_batches(
-    source: Sequence[Mapping],
+    source: Source,
     spec: DatasetSpec,
     *,
     batch_size: int,
@@ -68,32 +70,32 @@ def train_batches(
     start_step: int = 0,
     workers: int = 0,
     rows: Sequence[int] | None = None,
-    rates: Sequence[float] | None = None,
+    rates: np.ndarray | None = None,
     cache: bool = False,
 ) -> TrainBatches:
     """Endless augmented batches, a function of (seed, step) alone.
 
-    The same bits come out for any number of workers, after a restart at any step, and in whatever
-    way `rows` divides the batch among processes. Every epoch is a new order of all records, each
-    once or as `rates` say.
+    The bits are the same for any number of workers, after a restart at any step, and however `rows`
+    divides the batch among processes. Every epoch is a new order of all records, each once or as
+    often as `rates` say.
 
     Args:
-      source: random access to {"image": bytes, "label": bytes, "name": str}.
+      source: the records, N >= 1.
       spec: of the data set.
-      batch_size: global, over all processes.
-      crop: (h, w).
-      scale_range: see `random_scale_crop_flip`, as flip and cat_max_ratio.
-      flip: see there.
-      cat_max_ratio: see there.
+      batch_size: global, over all processes, >= 1.
+      crop: (h, w) in pixels.
+      scale_range: (low, high) of the random scale, see `random_scale_crop_flip`.
+      flip: whether to mirror half of the images, see there.
+      cat_max_ratio: the largest share of one class in a crop, in (0, 1], see there.
       seed: of order and augmentation, >= 0.
-      start_step: batches to skip, without reading them.
+      start_step: batches to skip, >= 0, without reading them.
       workers: processes that decode; 0 decodes in threads of this one. With workers, the main
         script needs its `if __name__ == "__main__"`, as always with spawned processes.
       rows: which rows of each global batch to make, in this order; None for all.
-      rates: how often each record is drawn in an epoch, >= 1, see `balance.repeat_factors`; None
-        for once.
-      cache: whether to keep every decoded record in memory, `cache_bytes` in all; without workers
-        only, for each would keep its own. The batches stay the same.
+      rates: how often each record is drawn in an epoch, [N] and >= 1, see
+        `balance.repeat_factors`; None for once.
+      cache: whether to keep every decoded record in memory, `cache_bytes` in total; only without
+        workers, since each would keep its own. The batches stay the same.
 
     Returns:
       an iterator of {"image": uint8 [b, h, w, 3], "label": uint8 [b, h, w], "valid": bool [b]},
@@ -101,6 +103,18 @@ def train_batches(
 
     Raises:
       InputError: an argument is out of range, here; a record is bad, at `next`.
+
+    Example:
+      >>> import cv2, numpy as np
+      >>> from collabseg_jax import data
+      >>> png = lambda pixels: cv2.imencode(".png", pixels)[1].tobytes()
+      >>> image, label = np.zeros((40, 50, 3), np.uint8), np.zeros((40, 50), np.uint8)
+      >>> record = {"image": png(image), "label": png(label), "name": "a"}
+      >>> options = {"batch_size": 2, "crop": (32, 32)}
+      >>> spec = data.get_spec("camvid")
+      >>> with data.train_batches(data.InMemory([record]), spec, **options) as batches:
+      ...     next(batches)["image"].shape
+      (2, 32, 32, 3)
     """
     import grain  # it imports JAX and orbax, which evaluation of a picture does not need
 
@@ -114,8 +128,8 @@ def train_batches(
     require(0 <= seed < 2**32, "seed", seed, "0 .. 2**32 - 1")
     require(not (cache and workers), "data.workers", workers, "0 with data.cache")
     if rates is not None:
-        sound = len(rates) == len(source) and np.isfinite(rates).all() and min(rates) >= 1
-        require(sound, "rates", rates, f"{len(source)} finite numbers >= 1")
+        valid = len(rates) == len(source) and np.isfinite(rates).all() and min(rates) >= 1
+        require(bool(valid), "rates", rates, f"{len(source)} finite numbers >= 1")
     augment = functools.partial(
         _augment,
         crop=tuple(crop),
@@ -123,39 +137,43 @@ def train_batches(
         flip=flip,
         cat_max_ratio=cat_max_ratio,
     )
-    decode = functools.partial(decode_record, spec=spec)
+    decode: Callable[[Any], Batch] = functools.partial(decode_record, spec=spec)
+    records: RandomAccess[Any] = source
     if cache:
-        source, decode = _DecodedOnce(source, decode), _as_it_is
+        records, decode = _DecodedOnce(source, decode), _identity
     if rates is None:
-        order = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+        order = grain.MapDataset.source(records).seed(seed).shuffle().repeat()
     else:
-        order = grain.MapDataset.source(RepeatedEpochs(source, rates, seed)).seed(seed)
-    # The draws depend on how many links the chain has, so a cache must not make it shorter.
+        order = grain.MapDataset.source(RepeatedEpochs(records, rates, seed)).seed(seed)
+    # The random draws depend on the length of the chain, so a cache must not make it shorter.
     examples = order.map(decode).random_map(augment)
-    # Taken AFTER shuffle and draws, which go by the place in the global order.
+    # Taken AFTER shuffling and drawing, which depend on the position in the global order.
     mine = grain.MapDataset.source(_RowsOfBatches(examples, batch_size, rows))
     batches = mine.batch(len(rows), drop_remainder=True)[start_step:]
     threads = 1 if workers else reading_threads()
     read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
     batches = batches.to_iter_dataset(read)
     if workers:
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()  # grain's workers read absl flags
+        if not flags.FLAGS.is_parsed():  # in a program that has no absl flags
+            flags.FLAGS.mark_as_parsed()  # grain reads them where it starts workers
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
         batches = batches.mp_prefetch(options, worker_init_fn=_start_worker)
+    else:
+        one_thread_per_image()
     return TrainBatches(iter(batches), copy=workers > 0)
 
 
-def cache_bytes(source: Sequence[Mapping]) -> int:
-    """What `train_batches(cache=True)` keeps in memory once it has seen every record."""
-    return sum(4 * height * width for height, width in image_sizes(source))
+def cache_bytes(source: Source) -> int:
+    """The bytes that `train_batches(cache=True)` keeps in memory once it has seen every record."""
+    return sum(4 * height * width for height, width in source.image_sizes)
 
 
 class _DecodedOnce:
     """A source of decoded examples, each read and decoded when it is first asked for."""
 
-    def __init__(self, source: Sequence[Mapping], decode: Callable[[Mapping], Batch]):
-        self._source, self._decode, self._kept = source, decode, {}
+    def __init__(self, source: RandomAccess[Record], decode: Callable[[Record], Batch]):
+        self._source, self._decode = source, decode
+        self._kept: dict[int, Batch] = {}
 
     def __len__(self) -> int:
         return len(self._source)
@@ -169,14 +187,14 @@ class _DecodedOnce:
         return example
 
 
-def _as_it_is(example: Batch) -> Batch:
+def _identity(example: Batch) -> Batch:
     return example
 
 
 class _RowsOfBatches:
     """Of endless examples taken `batch_size` at a time, only some rows of each batch, in order."""
 
-    def __init__(self, examples: Sequence, batch_size: int, rows: list[int]):
+    def __init__(self, examples: RandomAccess[Batch], batch_size: int, rows: list[int]):
         self._examples, self._batch_size, self._rows = examples, batch_size, rows
 
     def __len__(self) -> int:
@@ -187,26 +205,29 @@ class _RowsOfBatches:
         return self._examples[step * self._batch_size + self._rows[i]]
 
 
-def _augment(example: Batch, rng: np.random.Generator, **options) -> Batch:
+def _augment(example: Batch, rng: np.random.Generator, **options: Any) -> Batch:
     image, label = random_scale_crop_flip(example["image"], example["label"], rng, **options)
-    return {"image": image, "label": label, "valid": np.bool_(True)}
+    return {"image": image, "label": label, "valid": np.array(True)}
 
 
 def _start_worker(worker_index: int, worker_count: int) -> None:
-    """Leaves signals to the parent, which ends the workers itself, and ends with it."""
+    """Prepares a worker, which leaves signals to its parent and ends with it."""
+    one_thread_per_image()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    # A killed parent cannot end its workers, and grain's would wait for it for ever.
-    multiprocessing.parent_process().join()
+    # A killed parent cannot end its workers, and grain's would wait for it forever.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
     os._exit(1)
 
 
 def _input_error(error: BaseException | None) -> InputError | None:
-    """The InputError that lies at the bottom of an exception, if one does."""
+    """The InputError among the causes of an exception, if there is one."""
     while error is not None and not isinstance(error, InputError):
         error = error.__cause__ or error.__context__
     return error

@@ -1,8 +1,8 @@
-"""Writing the records of a copy, shard by shard, and reading them back.
+"""Writing the records of a prepared copy, shard by shard, and reading them back.
 
 A folder that is being written holds finished shards, and in `checksums.jsonl` a line for each. A
-shard without a line was not finished; it is written anew, and whatever has a line stays. The file
-remains in the finished copy, so that it can be verified later too.
+shard without a line was not finished and is written again; a shard with a line stays. The file
+remains in the finished copy, so that the copy can be verified later too.
 """
 
 import contextlib
@@ -12,38 +12,40 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
-from collabseg_jax.data import places
 from collabseg_jax.data.progress import progress
+from collabseg_jax.data.source import RandomAccess, Record
+from collabseg_jax.data.threads import read_ahead
 from collabseg_jax.errors import InputError
 
 EXAMPLES_PER_SHARD = 1024
 CHECKSUMS = "checksums.jsonl"
-FULL = (errno.ENOSPC, errno.EDQUOT)  # of an OSError: the disk is
+FULL = (errno.ENOSPC, errno.EDQUOT)  # codes of an OSError: the disk or the quota is full
 
 
 def write(
     builder: tfds.core.DatasetBuilder,
-    records: Mapping[str, Sequence[Mapping]],
+    records: Mapping[str, RandomAccess[Record]],
     folder: Path,
     *,
     threads: int = 0,
 ) -> None:
-    """Writes what `folder` lacks, from wherever an earlier call was ended, and says where that is.
+    """Writes what `folder` lacks, continuing an interrupted call, and prints what it does.
 
     Args:
-      builder: what the copy will be read by; its info gets the splits.
-      records: of every split, {"image": bytes, "label": bytes, "name": str}; read in order.
-      folder: made if it is not there; only for these records.
-      threads: that read records ahead; 0 reads each when it is written.
+      builder: what will read the copy; its info gets the splits.
+      records: of every split; read in order.
+      folder: made if it does not exist; only for these records.
+      threads: how many read records ahead; 0 reads each when it is written.
 
     Raises:
-      OSError: something cannot be read or written. What is finished stays.
+      OSError: something cannot be read or written. Finished shards stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shards = _finished_shards(folder)
@@ -81,53 +83,55 @@ def write(
 
 
 def read_back(
-    name: str, sources: Mapping[str, Sequence[Mapping]], folder: Path
-) -> Iterator[Mapping]:
-    """Reads a copy as training does; every record as soon as it is found to be right.
+    name: str, sources: Mapping[str, RandomAccess[Record]], folder: Path
+) -> Iterator[Record]:
+    """Reads a copy as training does, and yields each record once it equals what was written.
 
     Args:
       name: of the data set, for messages.
       sources: the records of every split.
-      folder: of the copy. Without `checksums.jsonl` (an older version wrote it) the records are
-        only read, to see that they can be.
+      folder: of the copy.
 
     Returns:
       the records, splits sorted by name.
 
     Raises:
-      InputError: names the record that is missing, out of place, or has other bytes.
+      InputError: names the record that is missing, out of order, or has other bytes.
     """
-    expected: dict[str, list] = {}
+    expected: dict[str, list[list[str]]] = {}
     for shard in _finished_shards(folder):
         expected.setdefault(shard["split"], []).extend(shard["records"])
     if not expected:
-        how = "an older version wrote it without checksums of its records"
-        print(f"{folder}: {how}", file=sys.stderr, flush=True)
-    elif expected.keys() != sources.keys():
+        raise InputError(f"{folder / CHECKSUMS}: missing or empty, expected a line for each shard")
+    if expected.keys() != sources.keys():
         raise InputError(f"{folder}: has {', '.join(sources)}, expected {', '.join(expected)}")
     for split in sorted(sources):
-        source = sources[split]
-        written = expected.get(split) or [None] * len(source)
+        source, written = sources[split], expected[split]
         if len(source) != len(written):
             raise InputError(
                 f"{folder}: {split} has {len(source)} records, expected {len(written)}"
             )
         for i in progress(range(len(source)), f"verifying {name} {split}"):
             record = source[i]
-            if written[i] and written[i] != [record["name"], _checksum(record)]:
-                right = record["name"] == written[i][0]
-                found = "has other bytes" if right else f"is {record['name']}"
+            [right_name, checksum] = written[i]
+            if [record["name"], _checksum(record)] != [right_name, checksum]:
+                same = record["name"] == right_name
+                wrong = "has other bytes" if same else f"is {record['name']}"
                 raise InputError(
-                    f"record {i} of {split} in {folder} {found}, expected {written[i][0]} as it "
-                    "was written"
+                    f"record {i} of {split} in {folder} {wrong}, expected {right_name} as it was "
+                    "written"
                 )
             yield record
 
 
 def _missing_shards(
-    builder, members: Sequence, template, before: list[dict], threads: int
+    builder: tfds.core.DatasetBuilder,
+    members: RandomAccess[Record],
+    template: tfds.core.ShardedFileTemplate,
+    before: list[dict],
+    threads: int,
 ) -> Iterator[dict]:
-    """Writes the shards of a split that come after these; yields the line of each."""
+    """Writes the shards of a split that follow those in `before`; yields the line of each."""
     done = sum(len(shard["records"]) for shard in before)
     if done >= len(members):
         return
@@ -136,13 +140,14 @@ def _missing_shards(
     for index, _ in enumerate(range(done, len(members), EXAMPLES_PER_SHARD), len(before)):
         path = template.sharded_filepath(shard_index=index, num_shards=None)
         mine = itertools.islice(numbers, EXAMPLES_PER_SHARD)
-        chunk = places.read_ahead(members.__getitem__, mine, threads=threads)
+        chunk = read_ahead(members.__getitem__, mine, threads=threads)
         shard = _write_shard(Path(path), builder.info.features, chunk)
         yield {"split": template.split, **shard}
-    next(numbers, None)  # so that it says it has reached its end
+    next(numbers, None)  # so that the progress says that it is done
 
 
-def _write_shard(path: Path, features, records: Iterable[Mapping]) -> dict:
+def _write_shard(path: Path, features: Any, records: Iterable[Record]) -> dict:
+    """Writes one shard; the part of its line that says what is in it."""
     size, written = 0, []
     with _as_os_error():
         writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")
@@ -162,7 +167,7 @@ def _write_shard(path: Path, features, records: Iterable[Mapping]) -> dict:
 
 @contextlib.contextmanager
 def _as_os_error() -> Iterator[None]:
-    """The writer of the format has only RuntimeErrors, the system's own words among others."""
+    """Turns the RuntimeErrors of the format's writer into OSErrors with the system's code."""
     try:
         yield
     except RuntimeError as error:
@@ -171,7 +176,7 @@ def _as_os_error() -> Iterator[None]:
 
 
 def _note(folder: Path, shard: dict) -> None:
-    """From here on the shard is finished."""
+    """Adds the line of a shard, which is finished from here on."""
     with (folder / CHECKSUMS).open("a") as file:
         file.write(json.dumps(shard) + "\n")
         file.flush()
@@ -179,7 +184,7 @@ def _note(folder: Path, shard: dict) -> None:
 
 
 def _finished_shards(folder: Path) -> list[dict]:
-    """The lines of `checksums.jsonl`; a last one that was cut short is dropped."""
+    """The lines of `checksums.jsonl`; an incomplete last line is removed."""
     path = folder / CHECKSUMS
     if not path.exists():
         return []
@@ -190,7 +195,7 @@ def _finished_shards(folder: Path) -> list[dict]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
-def _checksum(record: Mapping) -> str:
+def _checksum(record: Record) -> str:
     digest = hashlib.sha256(f"{len(record['image'])} ".encode())
     digest.update(record["image"])
     digest.update(record["label"])
@@ -198,6 +203,6 @@ def _checksum(record: Mapping) -> str:
 
 
 def _to_disk(path: Path) -> None:
-    """Nothing counts as written while a power cut could still undo it."""
+    """Waits until a file is on the disk, where a power cut cannot undo it."""
     with path.open("rb") as file:
         os.fsync(file.fileno())

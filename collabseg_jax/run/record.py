@@ -80,11 +80,11 @@ def refuse_other_record(
 
     Args:
       config: of the run that is wanted.
-      record: of the run that was trained, in today's format.
-      where: the name of that run in the error.
+      record: what config.json of the run that was trained holds.
+      where: that run's name in the error.
       also: free keys that are compared too.
     """
-    now, before = flatten(config), recorded_keys(record)
+    now, before = flatten(config), recorded_keys(in_todays_format(record, where))
     differing = [
         f"{key} ({before.get(key, 'absent')!r} there, {now.get(key, 'absent')!r} here)"
         for key in sorted(before.keys() | now.keys())
@@ -209,13 +209,11 @@ def read_record(workdir: Any) -> dict[str, Any]:
 
 
 def in_todays_format(record: dict[str, Any], where: str) -> dict[str, Any]:
-    """A record with the keys of today.
+    """A record that this or an earlier version wrote; InputError if a later one did.
 
     Args:
-      record: what config.json of a run holds.
-      where: the name of that file in the error.
-    Raises:
-      InputError: a later version wrote it.
+      record: what config.json holds.
+      where: its name in the error.
     """
     number = record.get("format", 0)
     if number > FORMAT:

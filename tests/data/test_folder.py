@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -157,6 +158,13 @@ def test_a_copy_knows_its_classes(raw, tmp_path):
     shutil.rmtree(raw)
     assert prepare("", tmp_path).spec == SPEC
     assert data.get_spec("folder", data_dir=str(tmp_path / "tfds")) == SPEC
+
+
+def test_a_copy_that_lost_its_classes(raw, tmp_path):
+    (Path(prepare(raw, tmp_path).builder_dir) / "metadata.json").unlink()
+    assert prepare(raw, tmp_path).spec == SPEC  # by the raw files
+    with pytest.raises(InputError, match=r"metadata\.json: has no 'spec' .*; give --config"):
+        prepare("", tmp_path)
 
 
 def test_classes_need_a_folder(tmp_path):

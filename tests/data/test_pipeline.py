@@ -25,7 +25,7 @@ def assert_same(found, expected):
             np.testing.assert_array_equal(one[key], other[key])
 
 
-class Counting(list):
+class Counting(data.InMemory):
     """Records that know who was read."""
 
     def __init__(self, items):
@@ -92,7 +92,7 @@ def test_a_process_gets_its_rows_of_the_same_batches(rows):
 def bad_records():
     label = trees.indices(0)
     label[3, 4] = 77
-    return [{**record, "label": trees.encode(label)} for record in RECORDS]
+    return data.InMemory({**record, "label": trees.encode(label)} for record in RECORDS)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

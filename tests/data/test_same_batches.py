@@ -123,7 +123,7 @@ def test_workers_processes_restarts_and_options(case, workers):
 def test_a_cache_reads_each_record_once():
     read = []
 
-    class Counting(list):
+    class Counting(data.InMemory):
         def __getitem__(self, index):
             read.append(index)
             return super().__getitem__(index)
@@ -134,7 +134,7 @@ def test_a_cache_reads_each_record_once():
             next(batches)
     # Threads may come to a record at once, and then decode it twice.
     assert sorted(set(read)) == list(range(7)) and len(read) <= 10
-    assert data.cache_bytes(source) == 4 * sum(h * w for h, w in data.selection.image_sizes(source))
+    assert data.cache_bytes(source) == 4 * sum(h * w for h, w in source.image_sizes)
 
 
 def test_rates_that_cannot_be():

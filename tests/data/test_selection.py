@@ -66,6 +66,24 @@ def test_joined_splits_are_one_after_the_other(prepared):
     assert type(prepared.source("train")) is type(prepared.source("val"))
 
 
+def test_all_sources_say_the_same_of_the_same_records(prepared):
+    copy = prepared.source("train+val")
+    first, second = prepared.source("train"), prepared.source("val")
+    in_memory = data.InMemory(copy[i] for i in range(len(copy)))
+    sources = [
+        copy,
+        in_memory,
+        data.selection.Joined([data.InMemory(first[i] for i in range(5)), second]),
+        data.selection.Subset(data.selection.Joined([second, in_memory]), range(3, 11)),
+    ]
+    names = [f"train_{i:03d}" for i in range(5)] + [f"val_{i:03d}" for i in range(3)]
+    for source in sources:
+        assert source.names == names and len(source) == 8
+        assert source.image_sizes == [trees.SIZE] * 8
+        assert [source[i] for i in range(8)] == list(in_memory)
+        np.testing.assert_array_equal(source.class_pixels(SPEC), expected_pixels(copy))
+
+
 @pytest.mark.parametrize(
     "splits,message",
     [

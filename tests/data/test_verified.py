@@ -1,5 +1,6 @@
 """A preparation that was ended continues; what was written is read back; a copy can be verified."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -235,9 +236,7 @@ def test_a_copy_is_verified_only_on_request(raw, capfd):
 def test_a_damaged_copy_is_set_aside(damage, message, raw):
     damage(Path(prepare(raw).builder_dir))
     for _ in range(2):  # the second time the place of damaged copies is taken
-        with pytest.raises(
-            InputError, match=f"{message}; it now lies in .*damaged.1.0.0, and --mo"
-        ):
+        with pytest.raises(InputError, match=f"{message}; it is now in .*damaged.1.0.0, and --mo"):
             prepare(raw, verify=True)
         assert folders(raw) == {"damaged.1.0.0"}
         damage(Path(prepare(raw).builder_dir))
@@ -254,14 +253,21 @@ def test_a_damaged_record_is_an_error_in_training(raw):
         source[1]
 
 
-def test_a_copy_without_checksums_is_held_against_the_raw_files(raw, capfd):
+def test_a_copy_without_checksums_is_damaged(raw):
     folder = Path(prepare(raw).builder_dir)
-    (folder / writing.CHECKSUMS).unlink()  # as an older version left it
-    capfd.readouterr()
-    assert_holds_the_files(prepare(raw), raw)
-    prepare(raw, verify=True)
-    assert f"{folder}: an older version wrote it without checksums" in capfd.readouterr().err
-    break_the_order(folder)
+    (folder / writing.CHECKSUMS).unlink()
+    with pytest.raises(InputError, match="checksums.jsonl: missing or empty, .*damaged.1.0.0"):
+        prepare(raw, verify=True)
+
+
+def test_a_copy_that_was_made_of_other_files(raw):
+    """Whole and as it was written, but in the folder of another fingerprint."""
+    copy = Path(prepare(raw).builder_dir)
+    label = raw / "valannot" / "val_001.png"
+    label.write_bytes(trees.encode(trees.indices(9)))
+    other = Path(prepare(raw).builder_dir)
+    shutil.rmtree(other)
+    shutil.copytree(copy, other)
     with pytest.raises(InputError, match="holds other files than .*damaged.1.0.0"):
         prepare(raw, verify=True)
 

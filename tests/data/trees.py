@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
+from collabseg_jax.data import InMemory
+
 # (height, width); not square, so that a swap shows.
 SIZE = (24, 32)
 
@@ -46,9 +48,9 @@ def record(seed: int, size=SIZE) -> dict:
     }
 
 
-def records(count: int, sizes=(SIZE,)) -> list[dict]:
-    """Records of the sizes in turn."""
-    return [record(i, sizes[i % len(sizes)]) for i in range(count)]
+def records(count: int, sizes=(SIZE,)) -> InMemory:
+    """Records of the sizes in turn, as a source."""
+    return InMemory(record(i, sizes[i % len(sizes)]) for i in range(count))
 
 
 def camvid(root: Path, sizes=None) -> Path:

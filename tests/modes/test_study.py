@@ -230,7 +230,7 @@ def test_runs_side_by_side_have_cores_of_their_own(go, tmp_path, monkeypatch):
         ({"metric": "iou"}, "did you mean 'miou'"),
         ({"seeds": (1, 1)}, r"config.seeds is \(1, 1\)"),
         ({"seeds": ()}, "at least 1"),
-        ({"base": "configs/none.py"}, "config.base: configs/none.py: no such config"),
+        ({"base": "configs/none.py"}, "config.base is 'configs/none.py'"),
         ({"arms": ARMS | {"a/b": {}}}, "'a/b', expected a name"),
         ({"arms": ARMS | {"x": {"losses.hfd.wait": 1.0}}}, "arms.x.*losses.hfd.weight"),
         ({"arms": ARMS | {"x": {"seed": 1}}}, "arms.x.*see config.seeds"),

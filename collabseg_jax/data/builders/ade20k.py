@@ -38,8 +38,8 @@ class ADE20K(base.PairBuilder):
     @classmethod
     def find_pairs(
         cls, raw_dir: Path, report: finding.Report = finding.refuse
-    ) -> dict[str, list[finding.Pair]]:
-        """The pairs of whichever splits exist; see the base class."""
+    ) -> dict[str, list[finding.LabelledImage]]:
+        """The pairs of all splits that exist; see the base class."""
         root = cls.root(raw_dir)
         folders = {
             split: (root / "images" / folder, root / "annotations" / folder)

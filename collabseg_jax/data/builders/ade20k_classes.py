@@ -1,8 +1,8 @@
 """The 150 classes of the ADE20K scene parsing benchmark and their usual colours.
 
-A class's train id is its position, from 0; the label files have one more. Order of the
-benchmark's objectInfo150.txt, short names and colours of mmsegmentation, where `road` and
-`skyscraper` have the same colour.
+A class's train id is its position, from 0; its value in the label files is one more. The order is
+that of the benchmark's objectInfo150.txt, the short names and colours are mmsegmentation's, where
+`road` and `skyscraper` have the same colour.
 """
 
 CLASSES = (

@@ -55,7 +55,7 @@ class CamVid(base.PairBuilder):
     @classmethod
     def find_pairs(
         cls, raw_dir: Path, report: finding.Report = finding.refuse
-    ) -> dict[str, list[finding.Pair]]:
-        """The pairs of whichever splits exist; see the base class."""
+    ) -> dict[str, list[finding.LabelledImage]]:
+        """The pairs of all splits that exist; see the base class."""
         folders = {s: (raw_dir / s, raw_dir / f"{s}annot") for s in SPEC.splits}
         return finding.pairs_of_folders(SPEC, raw_dir, folders, report)

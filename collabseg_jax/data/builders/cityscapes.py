@@ -8,6 +8,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from collabseg_jax.data.builders import base, finding
+from collabseg_jax.data.source import RandomAccess, Record
 from collabseg_jax.data.spec import DatasetSpec
 from collabseg_jax.errors import InputError
 from collabseg_jax.labels import IGNORE
@@ -40,7 +41,7 @@ SPEC = DatasetSpec(
     classes=tuple(name for name, _, _ in _CLASSES),
     palette=tuple(colour for _, _, colour in _CLASSES),
     splits=("train", "val"),
-    # 255 is the license plate's -1 where it was drawn into 8 bits.
+    # 255 is the license plate's -1, as 8 bits hold it.
     label_values={
         **dict.fromkeys((*range(34), 255), IGNORE),
         **{label_id: train_id for train_id, (_, label_id, _) in enumerate(_CLASSES)},
@@ -51,7 +52,7 @@ SPEC = DatasetSpec(
     "with leftImg8bit/{train,val}/CITY and gtFine/{train,val}/CITY",
     licence="non-commercial use, no redistribution; see https://www.cityscapes-dataset.com/license",
 )
-# How label files may be written, the one to prefer first.
+# How label files may be encoded, the preferred one first.
 ENCODINGS = {
     "labelTrainIds": dataclasses.replace(SPEC, label_values={}),
     "labelIds": SPEC,
@@ -74,10 +75,12 @@ class Cityscapes(base.PairBuilder):
     @classmethod
     def find_pairs(
         cls, raw_dir: Path, report: finding.Report = finding.refuse
-    ) -> dict[str, list[finding.Pair]]:
-        """The pairs of whichever splits exist, all labels in one encoding; see the base class."""
+    ) -> dict[str, list[finding.LabelledImage]]:
+        """The pairs of all splits that exist, all labels in one encoding; see the base class."""
         finding.check_folder(SPEC, raw_dir)
-        pairs, images, labels = {}, {}, {encoding: {} for encoding in ENCODINGS}
+        pairs: dict[str, list[finding.LabelledImage]] = {}
+        images: dict[str, dict[str, Path]] = {}  # by split
+        labels: dict[str, dict[str, dict[str, Path]]] = {kind: {} for kind in ENCODINGS}
         for split in SPEC.splits:
             image_dir, label_dir = raw_dir / "leftImg8bit" / split, raw_dir / "gtFine" / split
             if not (image_dir.is_dir() or label_dir.is_dir()):
@@ -97,8 +100,8 @@ class Cityscapes(base.PairBuilder):
             chosen, others = labels[encoding][split], labels[other][split]
             strays = sorted((files.keys() & others.keys()) - chosen.keys())
             mixed += [others[name] for name in strays]
-            files = {name: files[name] for name in files.keys() - strays}
-            pairs[split] = _match(raw_dir, split, files, chosen, encoding, report)
+            rest = {name: files[name] for name in files.keys() - strays}
+            pairs[split] = _match(raw_dir, split, rest, chosen, encoding, report)
         if mixed:
             report(
                 *(
@@ -115,32 +118,41 @@ class Cityscapes(base.PairBuilder):
         return ENCODINGS[_encoding(cls.find_pairs(raw_dir, report))]
 
     @classmethod
-    def records(cls, pairs: Mapping[str, list[finding.Pair]]) -> dict[str, Sequence[dict]]:
-        """Says which label files were chosen; see the base class."""
+    def records(
+        cls, pairs: Mapping[str, Sequence[finding.LabelledImage]]
+    ) -> dict[str, RandomAccess[Record]]:
+        """Prints which label files were chosen; see the base class."""
         text = f"{cls.name}: labels are *_gtFine_{_encoding(pairs)}.png"
         print(text, file=sys.stderr, flush=True)
         return super().records(pairs)
 
 
-def _encoding(pairs: Mapping[str, list[finding.Pair]]) -> str:
-    """The one that all labels have."""
+def _encoding(pairs: Mapping[str, Sequence[finding.LabelledImage]]) -> str:
+    """The encoding, which is the same for all labels."""
     labels = (pair.label.stem.rpartition("_")[2] for split in pairs.values() for pair in split)
     return next(labels, "labelIds")
 
 
 def _files_of_cities(folder: Path, ending: str, report: finding.Report) -> dict[str, Path]:
-    """The PNG files with such an ending in all folders of `folder`; names begin with the city."""
+    """The PNG files with an ending in all folders of `folder`; names begin with the city."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected a folder for each city in it")
-    files = {}
+    files: dict[str, Path] = {}
     for city in sorted(folder.iterdir()):
         if city.is_dir():
             files |= finding.files_by_stem(city, finding.LABEL_SUFFIXES, ending, report)
     return files
 
 
-def _choose(images: Mapping, labels: Mapping) -> str:
-    """The encoding that most images have, the preferred one if both; arguments by split."""
+def _choose(
+    images: Mapping[str, Mapping[str, Path]], labels: Mapping[str, Mapping[str, Mapping[str, Path]]]
+) -> str:
+    """The encoding that most images have, the preferred one at a tie.
+
+    Args:
+      images: {split: {name: file}}.
+      labels: {encoding: {split: {name: file}}}.
+    """
 
     def count(encoding: str) -> int:
         return sum(len(files.keys() & labels[encoding][s].keys()) for s, files in images.items())
@@ -151,11 +163,11 @@ def _choose(images: Mapping, labels: Mapping) -> str:
 def _match(
     raw_dir: Path,
     split: str,
-    images: Mapping,
-    labels: Mapping,
+    images: Mapping[str, Path],
+    labels: Mapping[str, Path],
     encoding: str,
     report: finding.Report,
-) -> list[finding.Pair]:
+) -> list[finding.LabelledImage]:
     return finding.match_pairs(
         images,
         labels,

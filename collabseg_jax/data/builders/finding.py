@@ -1,4 +1,4 @@
-"""Finding pairs of image and label files in a raw tree, and saying what is wrong with them."""
+"""Finds pairs of image and label files in a raw tree, and reports what is wrong with them."""
 
 import contextlib
 import dataclasses
@@ -13,13 +13,13 @@ from collabseg_jax.errors import InputError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 LABEL_SUFFIXES = (".png",)
 
-# Takes messages of one kind, at least one, about files that cannot be used; what returns from it
-# goes on without these files.
+# Takes one or more messages of one kind, about files that cannot be used; if it returns, the
+# caller goes on without these files.
 Report = Callable[..., None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Pair:
+class LabelledImage:
     """One image file with its label file; `name` is unique within a split."""
 
     name: str
@@ -28,14 +28,14 @@ class Pair:
 
 
 def refuse(*messages: str) -> None:
-    """The report that ends everything: an InputError of the first message."""
+    """The report that raises an InputError with the first message."""
     more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
     raise InputError(messages[0] + more) from None
 
 
 @contextlib.contextmanager
 def reporting(report: Report) -> Iterator[None]:
-    """An InputError inside is reported, and ends no more than what is inside."""
+    """Reports an InputError that is raised inside, which ends only what is inside."""
     try:
         yield
     except InputError as error:
@@ -45,9 +45,9 @@ def reporting(report: Report) -> Iterator[None]:
 def check_folder(spec: DatasetSpec, raw_dir: Path) -> None:
     """Raises InputError unless `raw_dir` is a folder with something in it."""
     if not raw_dir.is_dir():
-        found = "a file" if raw_dir.exists() else "nothing there"
+        what = "a file" if raw_dir.exists() else "nothing there"
         raise InputError(
-            f"config.data.raw_dir={raw_dir}: found {found}, expected the folder of {spec.name} "
+            f"config.data.raw_dir={raw_dir}: found {what}, expected the folder of {spec.name} "
             f"({spec.source})"
         )
     if not any(raw_dir.iterdir()):
@@ -58,10 +58,10 @@ def check_folder(spec: DatasetSpec, raw_dir: Path) -> None:
 
 
 def no_such_set(spec: DatasetSpec, raw_dir: Path, expected: str) -> InputError:
-    """The error for a folder that holds something else."""
-    found = ", ".join(sorted(path.name for path in raw_dir.iterdir())[:5])
+    """The error for a folder that contains something else."""
+    names = ", ".join(sorted(path.name for path in raw_dir.iterdir())[:5])
     return InputError(
-        f"config.data.raw_dir={raw_dir}: found {found}, expected {expected} of {spec.name} "
+        f"config.data.raw_dir={raw_dir}: found {names}, expected {expected} of {spec.name} "
         f"({spec.source})"
     )
 
@@ -69,14 +69,14 @@ def no_such_set(spec: DatasetSpec, raw_dir: Path, expected: str) -> InputError:
 def files_by_stem(
     folder: Path, suffixes: tuple[str, ...], ending: str = "", report: Report = refuse
 ) -> dict[str, Path]:
-    """The files of `folder` with one of the suffixes (any case), by stem; hidden ones left out.
+    """The files of `folder` with one of the suffixes (any case), by stem; without hidden files.
 
     Args:
       folder: where to look; folders inside it are not searched.
       suffixes: with their dots, lower case.
-      ending: only stems that end so, and it does not belong to the key.
-      report: told of empty files (which are among those returned nevertheless), of files that
-        cannot be read, and of those that share their stem with another.
+      ending: only stems with this ending, which is left out of the keys.
+      report: called for empty files (which the result has nevertheless), for files that cannot be
+        read, and for files that share their stem with another.
 
     Raises:
       InputError: the folder does not exist; by `refuse`, the first problem.
@@ -115,12 +115,12 @@ def files_by_stem(
 
 
 def match_pairs(
-    images: dict[str, Path],
-    labels: dict[str, Path],
+    images: Mapping[str, Path],
+    labels: Mapping[str, Path],
     where: str,
     endings: tuple[str, str] = (".*", ".*"),
     report: Report = refuse,
-) -> list[Pair]:
+) -> list[LabelledImage]:
     """Images and labels of the same stem, sorted by stem.
 
     Args:
@@ -128,7 +128,7 @@ def match_pairs(
       labels: stem -> label file.
       where: the folders in words, for a message.
       endings: what follows the stem in the names of images and of labels, for a message.
-      report: told of the files of one side that the other lacks, or that there are none at all.
+      report: called for files without a counterpart, or if there are no images at all.
     """
     sides = (("image", images, labels, "a label"), ("label", labels, images, "an image"))
     for (have, other, lack, missing), ending in zip(sides, reversed(endings), strict=True):
@@ -142,7 +142,10 @@ def match_pairs(
             )
     if not images:
         report(f"{where}: found no images, expected {', '.join(IMAGE_SUFFIXES)} files")
-    return [Pair(stem, images[stem], labels[stem]) for stem in sorted(images.keys() & labels)]
+    return [
+        LabelledImage(stem, images[stem], labels[stem])
+        for stem in sorted(images.keys() & labels.keys())
+    ]
 
 
 def pairs_of_folders(
@@ -150,20 +153,20 @@ def pairs_of_folders(
     raw_dir: Path,
     folders: Mapping[str, tuple[Path, Path]],
     report: Report = refuse,
-) -> dict[str, list[Pair]]:
+) -> dict[str, list[LabelledImage]]:
     """The pairs of whichever splits exist, where each has a folder of images and one of labels.
 
     Args:
       spec: of the data set.
-      raw_dir: as the person gave it.
+      raw_dir: as the user gave it.
       folders: split -> (folder of images, folder of labels).
-      report: told of whatever is wrong with the files of a split.
+      report: called for everything that is wrong with the files of a split.
 
     Raises:
       InputError: no split exists; by `refuse`, the first problem.
     """
     check_folder(spec, raw_dir)
-    pairs = {}
+    pairs: dict[str, list[LabelledImage]] = {}
     for split, (images, labels) in folders.items():
         if not (images.is_dir() or labels.is_dir()):
             continue

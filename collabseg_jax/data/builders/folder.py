@@ -1,9 +1,9 @@
-"""Anyone's own pictures and labels; a text file beside them names the classes."""
+"""The user's own images and labels; a text file next to them names the classes."""
 
 import dataclasses
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from collabseg_jax.errors import InputError
 from collabseg_jax.labels import IGNORE
 
 CLASSES_FILE = "classes.txt"
-_IGNORED = "ignore"  # the name, in that file, of what is no class
+_IGNORED = "ignore"  # in that file, the name of what is not a class
 IMAGE_SUFFIXES = (*finding.IMAGE_SUFFIXES, ".bmp", ".tif", ".tiff", ".webp")
 
 SPEC = DatasetSpec(
@@ -61,23 +61,23 @@ class Folder(base.PairBuilder):
     @classmethod
     def find_pairs(
         cls, raw_dir: Path, report: finding.Report = finding.refuse
-    ) -> dict[str, list[finding.Pair]]:
-        """The pairs of whichever splits exist; see the base class."""
+    ) -> dict[str, list[finding.LabelledImage]]:
+        """The pairs of all splits that exist; see the base class."""
         finding.check_folder(SPEC, raw_dir)
-        pairs = {}
+        pairs: dict[str, list[finding.LabelledImage]] = {}
         for split in SPEC.splits:
             images, labels = raw_dir / "images" / split, raw_dir / "labels" / split
             if not (images.is_dir() or labels.is_dir()):
                 continue
             pairs[split] = []
             with finding.reporting(report):
-                found = finding.match_pairs(
+                matched = finding.match_pairs(
                     _files(images, report),
                     _files(labels, report),
                     where=f"{images} and {labels}",
                     report=report,
                 )
-                for pair in found:
+                for pair in matched:
                     if pair.label.suffix.lower() in finding.LABEL_SUFFIXES:
                         pair = dataclasses.replace(pair, name=f"{split}/{pair.name}")
                         pairs[split].append(pair)
@@ -89,8 +89,8 @@ class Folder(base.PairBuilder):
 
 
 def _files(folder: Path, report: finding.Report) -> dict[str, Path]:
-    """Pictures in `folder` and all folders below, by their path in it without the suffix."""
-    files = {}
+    """Images in `folder` and all folders below, by their path in it without the suffix."""
+    files: dict[str, Path] = {}
     below = sorted(_folders_below(folder)) if folder.is_dir() else []
     for inner in (folder, *below):
         place = inner.relative_to(folder)
@@ -102,7 +102,7 @@ def _files(folder: Path, report: finding.Report) -> dict[str, Path]:
 
 
 def _folders_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Folders at any depth; a link to one that it lies in, of real paths `above`, ends there."""
+    """Folders at any depth; a link to a folder that contains it (`above`) is not followed."""
     above |= {os.path.realpath(folder)}
     with places.scandir(folder) as entries:
         below = [folder / entry.name for entry in entries if entry.is_dir()]
@@ -115,13 +115,13 @@ def _folders_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterato
 def parse_classes(text: str, where: str) -> DatasetSpec:
     """The spec that a `classes.txt` describes.
 
-    A line is `NAME` or `NAME R G B`; names may contain spaces. The values of the classes in labels
-    of indices count up from 0 in the order of the lines. `ignore R G B` and `ignore N` say which
-    pixels do not count, besides the index 255; classes below an `ignore N` leave out the index N.
-    Empty lines and those that begin with # mean nothing.
+    A line is `NAME` or `NAME R G B`; names may contain spaces. In labels of indices, the classes
+    have the values 0, 1, ... in the order of the lines. `ignore R G B` and `ignore N` are pixels
+    that do not count, as is the index 255; classes below an `ignore N` skip the index N. Empty
+    lines and those that begin with # are skipped.
 
     Args:
-      text: the file's.
+      text: of the file.
       where: what to call the file in a message.
 
     Returns:
@@ -129,30 +129,38 @@ def parse_classes(text: str, where: str) -> DatasetSpec:
       have a generated colour in the palette.
 
     Raises:
-      InputError: names the line that is none of these, or repeats a name, a colour or an index; or
-        there are fewer than two classes, or too many for the indices 0..254.
+      InputError: a line is none of these, or repeats a name, a colour or an index; or there are
+        fewer than two classes, or too many for the indices 0..254.
+
+    Example:
+      >>> from collabseg_jax.data.builders.folder import parse_classes
+      >>> spec = parse_classes("road 128 64 128\\nsky 70 130 180\\nignore 0 0 0", "classes.txt")
+      >>> spec.classes, dict(spec.label_colors)
+      (('road', 'sky'), {(128, 64, 128): 0, (70, 130, 180): 1, (0, 0, 0): 255})
     """
     names: list[str] = []
     colors: list[tuple[int, int, int] | None] = []
-    label_values, label_colors = {IGNORE: IGNORE}, {}
-    owners: dict[str | int | tuple, str] = {}  # of a name, an index or a colour
+    label_values: dict[int, int] = {IGNORE: IGNORE}
+    label_colors: dict[tuple[int, int, int], int] = {}
+    owners: dict[Hashable, str] = {}  # of a name, an index or a colour
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         at = f"{where}, line {number}"
         name, numbers = _parse_line(line, at)
-        index, color = None, None
+        index: int | None = None
+        color: tuple[int, int, int] | None = None
         if len(numbers) == 1:
-            [index] = numbers
+            index = numbers[0]
         elif numbers:
-            color = numbers
+            color = numbers[0], numbers[1], numbers[2]
         if name == _IGNORED:
             train_id = IGNORE
         else:
             train_id = len(names)
             index = next((i for i in range(IGNORE) if i not in label_values), None)
             if index is None:
-                raise InputError(f"{at}: no index is left for {name!r}, expected at most 255")
+                raise InputError(f"{at}: no index is left for {name!r}, expected at most {IGNORE}")
             _claim(owners, name, "name", f"{name!r} (line {number})", at)
             names.append(name)
             colors.append(color)
@@ -163,9 +171,9 @@ def parse_classes(text: str, where: str) -> DatasetSpec:
             _claim(owners, color, "colour", f"{name!r} (line {number})", at)
             label_colors[color] = train_id
     if len(names) < 2:
-        found = f"only the class {names[0]!r}" if names else "no classes"
+        what = f"only the class {names[0]!r}" if names else "no classes"
         raise InputError(
-            f"{where}: {found}, expected at least two (the background is one), each on a line: "
+            f"{where}: {what}, expected at least two (the background is one), each on a line: "
             "NAME or NAME R G B"
         )
     return dataclasses.replace(
@@ -179,13 +187,13 @@ def parse_classes(text: str, where: str) -> DatasetSpec:
 
 
 def _parse_line(line: str, at: str) -> tuple[str, tuple[int, ...]]:
-    """The name and the numbers after it: three, none or, of `ignore`, one."""
+    """The name and the numbers after it: three or none, or one after `ignore`."""
     words = line.split()
     end = len(words)
     while end > 0 and re.fullmatch(r"[+-]?\d+", words[end - 1]):
         end -= 1
     name, numbers = " ".join(words[:end]), tuple(int(word) for word in words[end:])
-    # Else "road 128,64,128" would be a name.
+    # Otherwise "road 128,64,128" is a name.
     named = end > 0 and any(letter.isalpha() for letter in words[end - 1])
     if not named or len(numbers) not in ((1, 3) if name == _IGNORED else (0, 3)):
         raise InputError(
@@ -197,7 +205,8 @@ def _parse_line(line: str, at: str) -> tuple[str, tuple[int, ...]]:
     return name, numbers
 
 
-def _claim(owners: dict, key, kind: str, owner: str, at: str) -> None:
+def _claim(owners: dict[Hashable, str], key: Hashable, kind: str, owner: str, at: str) -> None:
+    """Notes who has a name, an index or a colour; InputError if something else has it already."""
     if key in owners:
         hint = (
             f"; above the classes, ignore {key} makes them leave it out" if kind == "index" else ""
@@ -208,23 +217,26 @@ def _claim(owners: dict, key, kind: str, owner: str, at: str) -> None:
     owners[key] = owner
 
 
-def _palette(colors: list, listed) -> tuple[tuple[int, int, int], ...]:
-    """The colours, each None replaced by the one that is farthest from all others.
+def _palette(
+    colors: Sequence[tuple[int, int, int] | None], listed: Iterable[tuple[int, int, int]]
+) -> tuple[tuple[int, int, int], ...]:
+    """The colours, each None replaced by a colour far from all others.
 
     Args:
       colors: (r, g, b) or None, of each class.
-      listed: colours to keep away from as well.
+      listed: more colours to be far from.
     """
     levels = np.linspace(0, 255, 8).round().astype(int)
     candidates = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(-1, 3)
-    # From black and white too, which are hard to tell from lines and paper.
+    # Also far from black and white, which look like lines and paper.
     near = np.full(len(candidates), np.inf)
-    for color in [(0, 0, 0), (255, 255, 255), *listed]:
-        near = np.minimum(near, np.linalg.norm(candidates - color, axis=1))
+    for other in [(0, 0, 0), (255, 255, 255), *listed]:
+        near = np.minimum(near, np.linalg.norm(candidates - other, axis=1))
     palette = []
     for color in colors:
         if color is None:
-            color = tuple(candidates[near.argmax()].tolist())
+            red, green, blue = candidates[near.argmax()].tolist()
+            color = red, green, blue
             near = np.minimum(near, np.linalg.norm(candidates - color, axis=1))
         palette.append(color)
     return tuple(palette)

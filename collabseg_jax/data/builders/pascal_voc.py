@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012 with 21 classes, with the augmented training set where it is there."""
+"""PASCAL VOC 2012 with 21 classes, and its augmented training set where that exists."""
 
 from collections.abc import Mapping, Set
 from pathlib import Path
@@ -57,7 +57,7 @@ SPEC = DatasetSpec(
         (0, 64, 128),
     ),
     splits=("train", "val"),
-    # Files hold train ids, and 255 along the borders of objects.
+    # Label files hold train ids, and 255 at the borders of objects.
     source="VOCtrainval_11-May-2012.tar of http://host.robots.ox.ac.uk/pascal/VOC/voc2012, "
     "which is VOCdevkit/VOC2012 with JPEGImages, SegmentationClass, ImageSets/Segmentation; "
     "SegmentationClassAug beside them makes the training set 10,582 instead of 1,464 images",
@@ -70,8 +70,8 @@ class PascalVOC(base.PairBuilder):
 
     Where `SegmentationClassAug` exists (Hariharan et al. 2011, as index PNGs), the training split
     is that of `trainaug.txt`, or without this list all images of both folders that are not in
-    `val.txt`. An image that both folders label is read from `SegmentationClass`: its labels leave
-    out the borders of objects.
+    `val.txt`. The label of an image in both folders is read from `SegmentationClass`, which
+    ignores the borders of objects.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -83,7 +83,7 @@ class PascalVOC(base.PairBuilder):
     @classmethod
     def find_pairs(
         cls, raw_dir: Path, report: finding.Report = finding.refuse
-    ) -> dict[str, list[finding.Pair]]:
+    ) -> dict[str, list[finding.LabelledImage]]:
         """The pairs of the training and validation lists; see the base class."""
         finding.check_folder(SPEC, raw_dir)
         root = cls.root(raw_dir)
@@ -103,7 +103,7 @@ class PascalVOC(base.PairBuilder):
                 report(f"{augmented}: found no labels, expected .png files in it")
             labels = more | labels
         if augmented.is_dir() and not listed.exists():
-            train, listed = labels.keys() - val, augmented
+            train, listed = set(labels.keys() - val), augmented
             if not train:
                 report(f"{listed}: found no images, expected some that are not in val.txt")
         else:
@@ -129,7 +129,7 @@ def _pairs(
     images: Mapping[str, Path],
     labels: Mapping[str, Path],
     report: finding.Report,
-) -> list[finding.Pair]:
+) -> list[finding.LabelledImage]:
     """The pairs of these names, sorted; `listed` is the list or folder that names them."""
     for what, files, expected in (
         ("image", images, "JPEGImages/{}.jpg"),
@@ -144,4 +144,4 @@ def _pairs(
                 )
             )
     whole = sorted(names & images.keys() & labels.keys())
-    return [finding.Pair(name, images[name], labels[name]) for name in whole]
+    return [finding.LabelledImage(name, images[name], labels[name]) for name in whole]

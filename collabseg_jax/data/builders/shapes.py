@@ -1,13 +1,13 @@
-"""The embedded data set `shapes`: scenes drawn on the spot, nothing to download."""
+"""The generated data set `shapes`: scenes drawn by a program, nothing to download."""
 
 import functools
-from collections.abc import Sequence
 
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
 from collabseg_jax.data.builders import base
+from collabseg_jax.data.source import RandomAccess, Record
 from collabseg_jax.data.spec import DatasetSpec
 from collabseg_jax.labels import IGNORE
 
@@ -38,7 +38,7 @@ SPEC = DatasetSpec(
 
 
 def scene(split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draws one scene; it depends on `SEED`, the split and the index, and on no other scene.
+    """Draws one scene, which depends on `SEED`, the split and the index only.
 
     Args:
       split: "train" or "val".
@@ -46,6 +46,12 @@ def scene(split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
       image uint8 [128, 128, 3] RGB and label uint8 [128, 128], where 255 is the border of objects.
+
+    Example:
+      >>> from collabseg_jax.data.builders import shapes
+      >>> image, label = shapes.scene("train", 0)
+      >>> image.shape, label.shape
+      ((128, 128, 3), (128, 128))
     """
     rng = np.random.default_rng([SEED, list(SPLIT_SIZES).index(split), index])
     y, x = np.mgrid[:SIZE, :SIZE].astype(np.float64)
@@ -69,7 +75,7 @@ def scene(split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _horizon(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
-    """A slightly tilted, wavy line; near enough to the middle to be seen in two thirds of an image.
+    """A slightly tilted, wavy line, close enough to the middle to show in 2/3 of an image.
 
     Args:
       rng: the scene's generator.
@@ -84,7 +90,7 @@ def _horizon(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
 
 
 def _colour_pair(rng: np.random.Generator, surroundings: np.ndarray) -> np.ndarray:
-    """Two exchangeable colours [2, 3], apart from each other and from the `surroundings` [N, 3]."""
+    """Two interchangeable colours [2, 3], far from each other and from `surroundings` [N, 3]."""
     pairs = rng.uniform(30, 225, (64, 2, 3))
     contrast = np.linalg.norm(pairs[:, 0] - pairs[:, 1], axis=-1)
     outside = np.linalg.norm(pairs[:, :, None] - surroundings, axis=-1)
@@ -93,7 +99,7 @@ def _colour_pair(rng: np.random.Generator, surroundings: np.ndarray) -> np.ndarr
 
 
 def _places(rng: np.random.Generator, sides: np.ndarray) -> np.ndarray:
-    """Centres (x, y) [N, 2] for objects of such sides [N], with little overlap between them."""
+    """Centres (x, y) [N, 2] of objects with these sides [N], with little overlap between them."""
     centres = np.empty((0, 2))
     for i, side in enumerate(sides):
         tries = rng.uniform(20, SIZE - 20, (12, 2))
@@ -103,9 +109,17 @@ def _places(rng: np.random.Generator, sides: np.ndarray) -> np.ndarray:
     return centres
 
 
-def _draw(rng, image, label, kind, side, centre, colours) -> None:
+def _draw(
+    rng: np.random.Generator,
+    image: np.ndarray,
+    label: np.ndarray,
+    kind: str,
+    side: float,
+    centre: np.ndarray,
+    colours: np.ndarray,
+) -> None:
     """Paints one object of area side**2 into image [H, W, 3] and label [H, W], in place."""
-    reach = 0.9 * side + 2  # no outline goes further from its centre
+    reach = 0.9 * side + 2  # no outline is farther from its centre
     left, top = np.maximum(centre - reach, 0).astype(int)
     right, bottom = np.minimum(centre + reach, SIZE).astype(int)
     window = np.s_[top:bottom, left:right]
@@ -122,13 +136,15 @@ def _draw(rng, image, label, kind, side, centre, colours) -> None:
 
 
 def _turn(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The coordinates turned by a random angle of up to 20 degrees to either side."""
+    """The coordinates rotated by a random angle between -20 and 20 degrees."""
     angle = np.deg2rad(rng.uniform(-20, 20))
     return np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y
 
 
-def _outline(rng, kind: str, side: float, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Distance in pixels to the outline [h, w], about exact near it, negative inside.
+def _outline(
+    rng: np.random.Generator, kind: str, side: float, x: np.ndarray, y: np.ndarray
+) -> np.ndarray:
+    """Distance in pixels to the outline [h, w], almost exact near it, negative inside.
 
     Every outline encloses the area side**2. Textured objects are random blobs.
     """
@@ -149,11 +165,12 @@ def _outline(rng, kind: str, side: float, x: np.ndarray, y: np.ndarray) -> np.nd
     return np.hypot(x, y) - radius
 
 
-def _texture(rng, kind: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """How much of the second colour each pixel takes, [h, w] in 0..1.
+def _texture(rng: np.random.Generator, kind: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The share of the second colour in each pixel, [h, w] in 0..1.
 
-    The three textures share one range of wavelengths, 6 to 8 pixels: neither their coarseness
-    nor a small change of scale tells them apart. The kinds told by shape are all speckled.
+    The three textures have the same range of wavelengths, 6 to 8 pixels, so that neither their
+    coarseness nor a small change of scale distinguishes them. The kinds that differ by shape are
+    all speckled.
     """
     wavelength = rng.uniform(6, 8)
     x, y = x + rng.uniform(0, 20), y + rng.uniform(0, 20)
@@ -179,23 +196,23 @@ def _png(pixels: np.ndarray) -> bytes:
 
 
 class Shapes(base.RecordBuilder):
-    """Drawn scenes in which every class has to be told by its own kind of cue.
+    """Drawn scenes in which every class is recognised by its own kind of cue.
 
-    A scene, 128x128, has two surfaces that meet at a wavy horizon and four or five objects of
-    different classes upon them, each 35 to 70 pixels across and turned by up to 20 degrees:
+    A scene, 128x128, has two surfaces that meet at a wavy horizon, and on them four or five objects
+    of different classes, each 35 to 70 pixels wide and rotated by up to 20 degrees:
 
-    - by layout: `sky` lies above the horizon, `ground` below it; they look alike;
+    - by layout: `sky` is above the horizon, `ground` below it; they look alike;
     - by texture: `stripes`, `checks` and `dots` fill the same random blobs at the same coarseness;
     - by shape: `disc`, `triangle` and `cross` are equally speckled and have the same areas.
 
-    Colours change with every surface and object, and are drawn in the same way for all kinds of
-    object, so that they tell next to nothing about the class; a lighting gradient and mild noise
-    lie over the image. All classes stay what they are when a scene is mirrored or scaled a little.
-    The border of an object is labelled 255 (ignore), about 2 pixels wide, as in PASCAL VOC.
+    Colours change with every surface and object and are drawn in the same way for all kinds of
+    object, so they say almost nothing about the class; a lighting gradient and mild noise cover
+    the image. A scene that is mirrored or scaled a little keeps its classes. The border of an
+    object is labelled 255 (ignore), about 2 pixels wide, as in PASCAL VOC.
 
     Splits: train 600, val 120. Scene i of a split is drawn from
     `numpy.random.default_rng([SEED, split number, i])`, with SEED = 0. Raise VERSION whenever a
-    scene changes: prepared copies of another version are stale.
+    scene changes, so that prepared copies of the old scenes are not used.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -220,14 +237,14 @@ class Shapes(base.RecordBuilder):
         )
 
     @staticmethod
-    def records() -> dict[str, Sequence[dict]]:
-        """What a copy holds: {split: {"image", "label": bytes, "name": str}, ...}"""
+    def records() -> dict[str, RandomAccess[Record]]:
+        """What a copy holds in every split."""
         return {
-            split: base.Lazily(functools.partial(_record, split), range(size))
+            split: base.LazyRecords(functools.partial(_record, split), range(size))
             for split, size in SPLIT_SIZES.items()
         }
 
 
-def _record(split: str, index: int) -> dict:
+def _record(split: str, index: int) -> Record:
     image, label = scene(split, index)
     return {"image": _png(image), "label": _png(label), "name": f"{split}_{index:04d}"}

@@ -13,8 +13,8 @@ from collabseg_jax.modes.study import comparison
 from collabseg_jax.modes.study.record import Entry, read_runs
 from collabseg_jax.run.build import make_run
 from collabseg_jax.run.config import flatten
-from collabseg_jax.run.pages import load
-from collabseg_jax.run.record import in_todays_format, refuse_other_record
+from collabseg_jax.run.pages import find_page, load
+from collabseg_jax.run.record import refuse_other_record
 
 # Keys that may change from start to start, but not between the scores of a table.
 SCORED_KEYS = (
@@ -101,10 +101,9 @@ def plan(config: Any, workdir: Path) -> list[Trial]:
     seeds = list(config.seeds)
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError(f"config.seeds is {tuple(seeds)}, expected different numbers, at least 1")
-    try:
-        base = flatten(load(config.base))
-    except ValueError as error:
-        raise InputError(f"config.base: {error}") from error
+    if find_page(config.base.split(":")[0]) is None:
+        raise InputError(f"config.base is {config.base!r}, expected a file like configs/camvid.py")
+    base = flatten(load(config.base))
     configs = {arm: _with(config.run, arm, changes) for arm, changes in arms.items()}
     entries = read_runs(workdir)
     trials = []
@@ -172,8 +171,7 @@ def refuse_other(trial: Trial) -> None:
         if trial.finished:
             raise InputError(f"{source} has results.json without config.json, expected both")
         return
-    today = in_todays_format(trained, source)
-    refuse_other_record(trial.config, today, source, also=SCORED_KEYS)
+    refuse_other_record(trial.config, trained, source, also=SCORED_KEYS)
     if not trial.finished:
         return
     results, expected = trial.results(), flatten(trial.config)
