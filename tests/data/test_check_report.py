@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 
 from collabseg_jax import data
-from collabseg_jax.data import check_pairs as reading
+from collabseg_jax.data import check_pairs
 from collabseg_jax.data.builders import shapes
 
 from . import folders, test_benchmarks, test_prepare, trees
@@ -164,7 +164,7 @@ def test_ten_damages_are_named_or_read_right(tmp_path):
     usable = [r for r in checked.readings["train"] if r.counts is not None]
     assert checked.report["splits"]["train"]["unusable"] == 9 - len(legal) == 9 - len(usable)
     for (seed, indices), found in zip(legal.items(), usable, strict=True):
-        image, label = reading.load(found, checked.spec)
+        image, label = check_pairs.load(found, checked.spec)
         np.testing.assert_array_equal(label, np.where(indices == 11, 255, indices))
         assert np.abs(image.astype(int) - trees.picture(seed)).mean() < 8
         assert found.counts[:11].tolist() == [(indices == i).sum() for i in range(11)]
