@@ -1,6 +1,7 @@
 """The folder of a run: who may use it, and the record of what is trained there."""
 
 import contextlib
+import copy
 import fcntl
 import json
 import os
@@ -219,7 +220,7 @@ def in_todays_format(record: dict[str, Any], where: str) -> dict[str, Any]:
         raise InputError(
             f"{where} has format {number}, expected at most {FORMAT}: a later version wrote it"
         )
-    return _from_format_0(record) if number == 0 else record
+    return _from_format_0(copy.deepcopy(record)) if number == 0 else record
 
 
 def _from_format_0(record: dict[str, Any]) -> dict[str, Any]:
