@@ -5,7 +5,6 @@ import shutil
 import types
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 
