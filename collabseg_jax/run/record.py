@@ -128,7 +128,7 @@ def record_config(config: Any, workdir: Path, *, fingerprint: str, spec: data.Da
             )
     path = workdir / "config.json"
     if path.exists():
-        before = read_record(workdir)["data_fingerprint"]
+        before = read_record(workdir).get("data_fingerprint")  # a study has none
         if before != fingerprint:
             raise InputError(
                 f"{workdir} was trained on data {before}, found {fingerprint}; give another "
