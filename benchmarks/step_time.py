@@ -10,9 +10,7 @@ interleaved.
 
 import argparse
 import functools
-import sys
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +18,9 @@ import numpy as np
 import timing
 
 from collabseg_jax.collab import objective, optim, pair, programs, sharding, state
+from collabseg_jax.configs import ablations
 from collabseg_jax.run import runtime
 from collabseg_jax.run.pages import load
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT))  # for the configs
 
 
 def parse():
@@ -38,8 +34,9 @@ def parse():
     p.add_argument("--crop", default="256,256", help="height,width")
     p.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     p.add_argument("--rows", type=int, default=0, help="of the losses' strips; 0: all at once")
-    pages = sorted(path.stem for path in (ROOT / "configs/ablations").glob("[!_]*.py"))
-    p.add_argument("--losses", choices=pages, default="full", help="a page of configs/ablations")
+    p.add_argument(
+        "--losses", choices=ablations.ABLATIONS, default="full", help="of configs/ablations.py"
+    )
     p.add_argument("--solo", choices=["cnn", "vit"], help="one student, cross-entropy only")
     p.add_argument("--steps", type=int, default=20)
     p.add_argument("--serve", action="store_true")
@@ -76,8 +73,8 @@ def build(a):
     label[rng.random(label.shape) < 0.05] = 255
     image = rng.integers(0, 256, (a.batch, height, width, 3)).astype(np.uint8)
     batch = {"image": image, "label": label, "valid": np.ones(a.batch, bool)}
-    page = ROOT / f"configs/ablations/{'alone' if a.solo else a.losses}.py"
-    table = {name: dict(row) for name, row in load(str(page)).losses.items()}
+    config = load(f"ablations:{'alone' if a.solo else a.losses}")
+    table = {name: dict(row) for name, row in config.losses.items()}
     goal = objective.build_objective(table, strip_rows=a.rows)
     students = pair.build_pair(
         a.cnn,
@@ -85,6 +82,8 @@ def build(a):
         num_classes=a.classes,
         needs=goal.needs,
         precision=a.precision,
+        borrowed_grad=config.bridges.borrowed_grad,
+        mask_ratio=config.bridges.mask_ratio,
         cnn_options={"separable": a.separable == "true"},
         vit_options={"head": a.head},
     )

@@ -1,1 +1,1 @@
-"""One readable page for each run; `base` lists every key."""
+"""One readable page for each run; `base` lists every key, `ablations` the usual comparisons."""

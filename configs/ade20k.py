@@ -3,21 +3,21 @@
   ./launch/local.sh --config configs/ade20k.py --config.data.raw_dir=PATH/ADEChallengeData2016 \\
       --config.cnn.pretrained=resnet50.safetensors --config.vit.pretrained=mit_b1.pth
 
-Single-scale mIoU on the 2,000 validation images that others publish for each network alone, from
-ImageNet weights, on crops of 512, 160,000 steps of 16 images:
+Others publish these single-scale mIoU on the 2,000 validation images, for each network alone, from
+ImageNet weights, after 160,000 steps of 16 crops of 512:
 
   DeepLabV3+ R50   43.95   mmsegmentation, configs/deeplabv3plus: output stride 8, auxiliary head
   SegFormer-B1     42.2    SegFormer's paper (arXiv:2105.15203), table 1; 40.97 in mmsegmentation
 
-Expect the CNN below that at the output stride of 16 used here. Without ImageNet weights expect far
-less. Hardware and hours: unknown.
+At the output stride of 16 that is used here, expect less of the CNN. Without ImageNet weights
+expect far less of both. Hardware and hours: unknown.
 """
 
 from collabseg_jax.configs import base
 
 
 def get_config():
-    """See above. Conventions are mmsegmentation's, but for what a comment says."""
+    """See above. The conventions are mmsegmentation's, except where a comment says otherwise."""
     c = base.use_method(base.get_config())
     c.steps = 160_000
     c.batch_size = 16
@@ -25,9 +25,9 @@ def get_config():
     c.warmup_steps = 1500
     c.data.name = "ade20k"
     c.data.crop = (512, 512)
-    c.data.scale = (0.5, 2.0)  # there of a short side of 512, here of the image's own size
+    c.data.scale = (0.5, 2.0)  # of the image's own size; mmsegmentation: of a short side of 512
     c.data.cat_max_ratio = 0.75
-    c.data.brightness = 0.125  # all four: there twice as strong, each for half of the images
+    c.data.brightness = 0.125  # mmsegmentation: all four twice as strong, for half of the images
     c.data.contrast = 0.25
     c.data.saturation = 0.25
     c.data.hue = 0.05  # of the circle: 18 degrees
@@ -35,7 +35,7 @@ def get_config():
 
     c.cnn.model = "deeplabv3plus_resnet50"
     c.cnn.pretrained = ""  # ImageNet: torchvision's resnet50, see docs/weights.md
-    c.cnn.output_stride = 16  # there 8, at far more work
+    c.cnn.output_stride = 16  # mmsegmentation: 8, at a far higher cost
     c.cnn.optimizer = "sgd"
     c.cnn.lr = 0.01
     c.cnn.momentum = 0.9

@@ -3,7 +3,9 @@
   ./launch/local.sh --config configs/camvid.py --config.data.raw_dir=PATH/CamVid \\
       [--config.cnn.pretrained=mobilenet_v2.safetensors]
 
-PATH/CamVid is the folder of the SegNet tutorial: train, trainannot, val, valannot. For a GPU see
+PATH/CamVid is the folder of the SegNet tutorial: train, trainannot, val, valannot. 17 minutes on
+two CPU cores. mIoU on the 101 validation images, with ImageNet weights and the loss weights of an
+earlier version: CNN 0.447, ViT 0.326, ensemble 0.400, see docs/results.md. For a GPU see
 configs/camvid_gpu.py.
 """
 
@@ -27,8 +29,8 @@ def get_config():
     c.vit.model = "segformer_b0"
     c.vit.lr = 1e-3
     c.vit.head_lr_mult = 1.0
-    # For so few steps a ViT from scratch has little to teach a CNN from ImageNet weights, and much
-    # to learn. Chosen on a drive held out of training, see docs/results.md.
+    # In so few steps a ViT from scratch has little to teach a CNN from ImageNet weights, but much
+    # to learn. Chosen on a drive that was held out of training, see docs/results.md.
     c.losses.hfd.weight = 2.0
     c.losses.bsd_pixel.weight = 0.1
     for term in ("hfd", "bsd_region", "bsd_pixel", "dml", "kdcl"):

@@ -1,6 +1,9 @@
-"""ResNet-18 and MiT-B0 on CamVid, both from scratch: needs no weights from elsewhere.
+"""ResNet-18 and MiT-B0 on CamVid, both from scratch: needs no ImageNet weights.
 
-./launch/local.sh --config configs/camvid_scratch.py --config.data.raw_dir=PATH/CamVid
+  ./launch/local.sh --config configs/camvid_scratch.py --config.data.raw_dir=PATH/CamVid
+
+Expected scores and hours at this size: unknown. `configs/studies/camvid.py:few` has run it at half
+the size with few labels.
 """
 
 from collabseg_jax.configs import base, camvid

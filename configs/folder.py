@@ -2,9 +2,10 @@
 
   ./launch/local.sh --config configs/folder.py --config.data.raw_dir=PATH
 
-PATH holds images/train, images/val, labels/train, labels/val and classes.txt; the README says how
+PATH holds images/train, images/val, labels/train, labels/val and classes.txt; docs/data.md says how
 labels may look. Both students start from scratch unless weights are given with
---config.cnn.pretrained and --config.vit.pretrained, which small data sets need most.
+--config.cnn.pretrained and --config.vit.pretrained, which small data sets need most. Scores and
+hours depend on your data.
 """
 
 from collabseg_jax.configs import base

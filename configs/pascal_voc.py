@@ -4,24 +4,23 @@
       --config.cnn.pretrained=mobilenet_v2.safetensors --config.vit.pretrained=mit_b1.pth
 
 With SegmentationClassAug in PATH/VOCdevkit/VOC2012 it trains on the 10,582 images of the augmented
-set, without it on 1,464. mIoU on the 1,449 validation images that the method's paper reports (Zhu
-et al., figure 1a, see docs/method.md):
+set, without it on 1,464. The paper of the method reports these mIoU on the 1,449 validation images
+(Zhu et al., figure 1a, see docs/method.md):
 
                  each alone   together
   MobileNetV2    67.54        69.57
   MiT-B1         78.48        79.17
 
-Its crops, steps and weights are not in the sources that this repository was written from, so the
-conventions below need not give these numbers; whether they give the same order is what a run would
-show. For each student alone: --config.losses.{hfd,bsd_region,bsd_pixel}.weight=0. Without ImageNet
-weights expect far less. Hardware and hours: unknown.
+This repository was written without knowing the paper's crops, steps and loss weights, so the values
+below need not give these numbers. configs/ablations.py:alone,pascal_voc trains each student alone.
+Without ImageNet weights expect far less. Hardware and hours: unknown.
 """
 
 from collabseg_jax.configs import base
 
 
 def get_config():
-    """See above. Conventions are mmsegmentation's for VOC (augmented), but for the comments."""
+    """See above. The conventions are mmsegmentation's for VOC (augmented), except for comments."""
     c = base.use_method(base.get_config())
     c.steps = 40_000
     c.batch_size = 16
@@ -29,12 +28,9 @@ def get_config():
     c.warmup_steps = 1500
     c.data.name = "pascal_voc"
     c.data.crop = (512, 512)
-    c.data.scale = (
-        0.5,
-        2.0,
-    )  # of the image's own size, as in DeepLab; there of a short side of 512
+    c.data.scale = (0.5, 2.0)  # of the image's own size; mmsegmentation: of a short side of 512
     c.data.cat_max_ratio = 0.75
-    c.data.brightness = 0.125  # all four: there twice as strong, each for half of the images
+    c.data.brightness = 0.125  # mmsegmentation: all four twice as strong, for half of the images
     c.data.contrast = 0.25
     c.data.saturation = 0.25
     c.data.hue = 0.05  # of the circle: 18 degrees

@@ -1,6 +1,10 @@
 """ResNet-18 and MiT-B0, both from scratch, on the embedded data set `shapes`.
 
-6 to 12 minutes on two CPU cores, installation included:  ./launch/local.sh
+  ./launch/local.sh
+
+6 to 12 minutes on two CPU cores, installation included. mIoU on the 120 validation scenes, one run:
+CNN 0.770, ViT 0.717, ensemble 0.778. Runs that differ in roundings alone gave 0.71 to 0.80 for
+either student, see docs/results.md.
 """
 
 from collabseg_jax.configs import base

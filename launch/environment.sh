@@ -30,6 +30,6 @@ prepare_venv() {
 }
 
 # XLA asks for its buffers anew in every step: glibc keeps what is freed, as
-# collabseg_jax/runtime.py has it do, and in huge pages, which only the environment can ask for.
+# collabseg_jax/run/runtime.py has it do, and in huge pages, which only the environment can ask for.
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:\
 glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=18446744073709551615}"

@@ -12,9 +12,11 @@ import pytest
 from collabseg_jax import data
 from collabseg_jax.collab import objective, pair, state
 from collabseg_jax.configs import ablations
+from collabseg_jax.errors import InputError
 from collabseg_jax.modes import study
 from collabseg_jax.run.build import make_run
 from collabseg_jax.run.config import flatten
+from collabseg_jax.run.pages import load
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "collabseg_jax"
@@ -64,9 +66,8 @@ def test_imports_go_down_only():
 CONFIGS = sorted(
     p.relative_to(ROOT)
     for p in (ROOT / "configs").rglob("*.py")
-    if p.stem not in ("__init__", "base") and p.parent.name not in ("ablations", "studies")
+    if p.stem not in ("__init__", "base", "ablations") and p.parent.name != "studies"
 )
-ABLATIONS = sorted(p.stem for p in (ROOT / "configs" / "ablations").glob("[!_]*.py"))
 STUDIES = sorted(p.stem for p in (ROOT / "configs/studies").glob("[!_]*.py") if p.stem != "base")
 
 
@@ -92,26 +93,42 @@ def test_every_config_builds(path, tmp_path):
         assert output.logits.shape[-1] == spec.num_classes
 
 
-@pytest.mark.parametrize("name", ablations.BASES)
-def test_every_ablation_is_another_one(name):
-    """Each page is a config of its own; of the config it starts from, only losses differ."""
-    start, seen = flatten(ablations.start(name)), {}
-    for page in ABLATIONS:
-        config = importlib.import_module(f"collabseg_jax.configs.ablations.{page}").get_config(name)
-        goal = objective.build_objective({k: dict(row) for k, row in config.losses.items()})
+@pytest.mark.parametrize("base", ablations.BASES)
+def test_every_ablation_is_another_one(base):
+    """Each row is a config of its own; of the config it starts from, only its keys differ."""
+    start, seen = flatten(ablations.start(base)), {}
+    for name, changes in ablations.ABLATIONS.items():
+        config = ablations.get_config(f"{name},{base}")
         flat = flatten(config)
-        assert all(flat[k] == start[k] for k in flat if not k.startswith("losses."))
+        assert {key for key in flat if flat[key] != start[key]} == set(changes)
+        goal = objective.build_objective({k: dict(row) for k, row in config.losses.items()})
         used = sorted((k, sorted(goal.options[k].items())) for k in goal.weights)
-        key = repr((used, goal.weights, goal.needs))
-        assert key not in seen, f"{page} is {seen.get(key)} again"
-        seen[key] = page
-        assert (goal.weights == {}) == (page == "alone")
-        assert (flat == start) == (page == "full")
+        key = repr((used, goal.weights, goal.needs, dict(config.bridges)))
+        assert key not in seen, f"{name} is {seen.get(key)} again"
+        seen[key] = name
+        assert (goal.weights == {}) == (name == "alone")
+        assert (changes == {}) == (name == "full")
 
 
-def test_an_ablation_of_no_config():
-    with pytest.raises(ValueError, match="unknown config 'camvdi' to start from; valid: quickst"):
-        ablations.start("camvdi")
+def test_an_ablation_alone_is_of_the_quickstart_and_weights_grow_from_the_base():
+    assert ablations.get_config("dml") == ablations.get_config("dml,quickstart")
+    strong = ablations.get_config("full_strong,camvid").losses
+    assert (strong.hfd.weight, strong.bsd_region.weight) == (8.0, 2.0)
+    assert strong.bsd_pixel.weight == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ("", "expected configs/ablations.py:NAME or :NAME,CONFIG; names: alone, full, "),
+        ("dlm", "unknown ablation 'dlm'; did you mean 'dml'.* valid: alone, at, "),
+        ("dml,camvdi", "unknown config 'camvdi'; did you mean 'camvid'.* valid: ade20k, "),
+        ("dml,", "unknown config ''.* valid: ade20k, "),
+    ],
+)
+def test_an_ablation_that_does_not_exist(choice, message):
+    with pytest.raises(InputError, match=message):
+        ablations.get_config(choice)
 
 
 @pytest.mark.parametrize(
@@ -130,14 +147,11 @@ def test_every_arm_of_every_study_builds(name, tmp_path, monkeypatch):
 
 def test_every_key_is_read():
     """A key of base.py is named in the package, or goes into a constructor as keyword."""
-    from collabseg_jax.configs import base
-    from collabseg_jax.configs.studies import base as studies_base
-
-    text = "".join(p.read_text() for p in PACKAGE.rglob("*.py"))
-    for key in studies_base.get_config("quickstart"):
+    text = "".join(p.read_text() for p in PACKAGE.rglob("*.py") if "configs" not in p.parts)
+    for key in load("studies/base:quickstart"):
         assert f"config.{key}" in text
     unread = []
-    for key in flatten(base.get_config()):
+    for key in flatten(load("base")):
         section, _, leaf = key.rpartition(".")
         as_keyword = section in ("cnn", "vit", "bridges") or section.startswith("losses.")
         pattern = rf"\b{leaf}\b" if as_keyword else rf"config\.{re.escape(key)}\b"
@@ -146,7 +160,7 @@ def test_every_key_is_read():
     assert unread == []
 
 
-# Read by a loop in train.
+# Read by a loop in run/build.py.
 JITTER = {f"data.{k}" for k in ("brightness", "contrast", "saturation", "hue")}
 
 

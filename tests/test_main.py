@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 # Imports once, then runs each command line in a fork of its own; a file for what each one prints.
 RUNNER = """
 import json, os, sys
-from collabseg_jax import check, evaluate, predict, study, train
+from collabseg_jax.modes import check, evaluate, predict, study, train
 for name, argv in json.loads(sys.argv[1]).items():
     if os.fork() == 0:
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), 1)
@@ -64,7 +64,9 @@ MISTAKES = [
         ["no prepared folder", "--config.data.raw_dir=PATH", "classes.txt"],
     ),
     (["--config=configs/folder.py", "--config.data.raw_dir=TMP"], ["TMP", "classes.txt"]),
-    (["--config=configs/ablations/dml.py:camvdi"], ["camvdi", "camvid"]),
+    (["--config=configs/ablations.py:dml,camvdi"], ["camvdi", "camvid"]),
+    (["--config=configs/ablations.py:dlm,camvid"], ["dlm", "did you mean 'dml'"]),
+    (["--config=configs/ablations.py"], ["configs/ablations.py:NAME", "dml, kd_mutual", "camvid"]),
     (["--config.losses.custom.weight=1"], ["losses.custom.fn is empty"]),
     (["--config.cnn.frozen=true", "--config.vit.frozen=true"], ["config.cnn.frozen", "learns"]),
     (["--mode=describe", "--coordinator_address=auto"], ["--mode=describe", "single process"]),
@@ -152,6 +154,7 @@ def test_a_check_exits_with_1_if_the_data_have_errors(answers, case):
 
 def test_workdir_is_named_after_the_config():
     assert main.config_name("configs/ade20k.py") == "ade20k"
-    assert main.config_name("/somewhere/configs/ablations/dml.py") == "ablations/dml"
+    assert main.config_name("/somewhere/configs/studies/shapes.py") == "studies/shapes"
     assert main.config_name("my_config.py") == "my_config"
-    assert main.config_name("configs/ablations/dml.py:camvid") == "ablations/dml_camvid"
+    assert main.config_name("configs/studies/shapes.py:few") == "studies/shapes_few"
+    assert main.config_name("configs/ablations.py:dml,camvid") == "ablations_dml_camvid"

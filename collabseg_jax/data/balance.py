@@ -1,7 +1,6 @@
 """What follows from how often each class occurs: repeat factors and class weights."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -129,7 +128,7 @@ class RepeatedEpochs:
     epoch has the same length, and any position can be computed without those before it.
     """
 
-    def __init__(self, source: RandomAccess[Any], rates: Sequence[float], seed: int):
+    def __init__(self, source: RandomAccess[Any], rates: np.ndarray, seed: int):
         """Takes one rate >= 1 for each record of `source`: no epoch lacks a record."""
         self._source, self._rates, self._seed = source, np.asarray(rates, np.float64), seed
         self.epoch_length = math.ceil(self._rates.sum() - 1e-6)

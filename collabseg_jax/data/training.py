@@ -70,7 +70,7 @@ def train_batches(
     start_step: int = 0,
     workers: int = 0,
     rows: Sequence[int] | None = None,
-    rates: Sequence[float] | None = None,
+    rates: np.ndarray | None = None,
     cache: bool = False,
 ) -> TrainBatches:
     """Endless augmented batches, a function of (seed, step) alone.

@@ -3,21 +3,21 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
-from collabseg_jax import data, metrics
+from collabseg_jax import data
 from collabseg_jax.collab.inference import OUTPUTS, Inference
 from collabseg_jax.collab.pair import STUDENTS, Pair
 from collabseg_jax.collab.programs import jit_eval_step
 from collabseg_jax.collab.sharding import eval_layout
 from collabseg_jax.collab.state import CollabState
 from collabseg_jax.errors import InputError
+from collabseg_jax.metrics import Confusion
 from collabseg_jax.run.build import Run, make_run, prepare_data
 from collabseg_jax.run.console import Progress, console
 from collabseg_jax.run.files import replace_text
@@ -30,7 +30,7 @@ class Evaluator:
     def __init__(
         self,
         pair: Pair,
-        source: Sequence,
+        source: data.Source,
         spec: data.DatasetSpec,
         mesh: Mesh,
         *,
@@ -67,7 +67,7 @@ class Evaluator:
         by the keys of `config.eval`. None if `stop()`, asked before each batch, ends it early.
         """
         variables = {name: getattr(state, name).variables for name in STUDENTS}
-        total = {name: np.zeros((self._spec.num_classes,) * 2, np.int64) for name in OUTPUTS}
+        total = {name: Confusion.empty(self._spec.num_classes) for name in OUTPUTS}
         progress = Progress(len(self._source), f"evaluating {self._split}", "image")
         batches = data.eval_batches(
             self._source,
@@ -85,15 +85,15 @@ class Evaluator:
             batch.pop("index")
             confusion = self._step(variables, self._layout.place(batch))
             for name in OUTPUTS:
-                total[name] += np.asarray(confusion[name])
+                total[name] = total[name].merge(Confusion(confusion[name]))
             progress.advance(round(batch["valid"].sum() / share))
         progress.close()
-        scored = {name: metrics.scores(total[name], self._spec.classes) for name in OUTPUTS}
+        scored = {name: total[name].compute(self._spec.classes) for name in OUTPUTS}
         seen = {"short_side": self._short_side, **dataclasses.asdict(self._how)}
         return {"step": int(state.step), "split": self._split, "inference": seen, **scored}
 
 
-def make_evaluator(run: Run, source: Sequence, spec: data.DatasetSpec) -> Evaluator:
+def make_evaluator(run: Run, source: data.Source, spec: data.DatasetSpec) -> Evaluator:
     """The evaluator that `config.eval` describes."""
     how = run.config.eval
     return Evaluator(

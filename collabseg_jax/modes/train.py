@@ -160,7 +160,7 @@ def _batches(
 
 
 def _show(
-    workdir: Path, run: Run, state: Any, results: dict, source: Any, spec: data.DatasetSpec
+    workdir: Path, run: Run, state: Any, results: dict, source: data.Source, spec: data.DatasetSpec
 ) -> None:
     """Write the results and the pictures of a run that has ended."""
     replace_text(workdir / "results.json", json.dumps(results, indent=1) + "\n")

@@ -83,7 +83,7 @@ def draw_samples(
     path: Path,
     pair: Pair,
     state: CollabState,
-    source: Sequence,
+    source: data.Source,
     spec: data.DatasetSpec,
     *,
     rows: int,

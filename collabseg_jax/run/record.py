@@ -68,9 +68,22 @@ def refuse_other_config(config: Any, workdir: Path, *, also: Sequence[str] = ())
       workdir: of a run; one that holds no record is fine.
       also: free keys that are compared too.
     """
-    if not (workdir / "config.json").exists():
-        return
-    now, before = flatten(config), recorded_keys(read_record(workdir))
+    if (workdir / "config.json").exists():
+        refuse_other_record(config, read_record(workdir), str(workdir), also=also)
+
+
+def refuse_other_record(
+    config: Any, record: dict[str, Any], where: str, *, also: Sequence[str] = ()
+) -> None:
+    """InputError if a run was trained with another configuration, naming the keys.
+
+    Args:
+      config: of the run that is wanted.
+      record: what config.json of the run that was trained holds.
+      where: that run's name in the error.
+      also: free keys that are compared too.
+    """
+    now, before = flatten(config), recorded_keys(in_todays_format(record, where))
     differing = [
         f"{key} ({before.get(key, 'absent')!r} there, {now.get(key, 'absent')!r} here)"
         for key in sorted(before.keys() | now.keys())
@@ -78,7 +91,7 @@ def refuse_other_config(config: Any, workdir: Path, *, also: Sequence[str] = ())
     ]
     if differing:
         raise InputError(
-            f"{workdir} was trained with another configuration: {', '.join(differing)}; give "
+            f"{where} was trained with another configuration: {', '.join(differing)}; give "
             "another --workdir, or remove this one"
         )
 
@@ -191,11 +204,20 @@ def read_record(workdir: Any) -> dict[str, Any]:
     path = Path(workdir) / "config.json"
     if not path.is_file():
         raise InputError(f"{path} not found: nothing was trained in this workdir yet")
-    record = json.loads(path.read_text())
+    return in_todays_format(json.loads(path.read_text()), str(path))
+
+
+def in_todays_format(record: dict[str, Any], where: str) -> dict[str, Any]:
+    """A record that this or an earlier version wrote; InputError if a later one did.
+
+    Args:
+      record: what config.json holds.
+      where: its name in the error.
+    """
     number = record.get("format", 0)
     if number > FORMAT:
         raise InputError(
-            f"{path} has format {number}, expected at most {FORMAT}: a later version wrote it"
+            f"{where} has format {number}, expected at most {FORMAT}: a later version wrote it"
         )
     return _from_format_0(record) if number == 0 else record
 

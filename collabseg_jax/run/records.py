@@ -1,7 +1,6 @@
 """What a config trains on: which records, how often each is drawn, how classes are weighted."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ class TrainingData:
       class_weights: see `objective.Objective`.
     """
 
-    source: Sequence
+    source: data.Source
     fingerprint: str
     rates: np.ndarray | None
     class_weights: tuple[float, ...] | None

@@ -2,19 +2,23 @@
 
   ./launch/local.sh --mode=study --config configs/studies/shapes.py --config.jobs=2
 
-`small`, the default, is the quickstart at three quarters of its size and 400 steps: two to three
-minutes a run on two CPU cores, with two runs side by side. `few` and `long` are at its own size:
-`few` with 30 of the 600 labelled scenes, seen 80 times each (four minutes a run), and with the
-weights of the baselines that defaults.py chose as well; `long` with all and 700 steps (seven).
+On two CPU cores, with two runs at the same time:
+
+  small   the quickstart at three quarters of its size, 400 steps; 2 to 3 minutes a run; the default
+  few     at full size with 30 of the 600 labelled scenes, each seen 80 times in 400 steps, and with
+          the weights that defaults.py chose for the baselines as further arms; 4 minutes a run
+  long    at full size with all scenes, 700 steps; 7 minutes a run
+
+docs/results.md has the scores.
 """
 
-from collabseg_jax.configs.ablations import dml, full_strong, kdcl
 from collabseg_jax.configs.studies import base
+from collabseg_jax.errors import unknown
 
 
 def get_config(size="small"):
     """See above."""
-    c = base.get_config("quickstart", (*base.PAGES, full_strong))
+    c = base.get_config("quickstart", (*base.ARMS, "full_strong"))
     c.run.eval.every = 0  # only at the end
     if size == "small":
         c.run.steps = 400
@@ -24,10 +28,10 @@ def get_config(size="small"):
     elif size == "few":
         c.run.steps = 400
         c.run.data.subset = "0.05"
-        c.arms["dml_double"] = base.weighted(dml, "quickstart", 2.0)
-        c.arms["kdcl_quadruple"] = base.weighted(kdcl, "quickstart", 4.0)
+        c.arms["dml_double"] = base.weighted("dml", "quickstart", 2.0)
+        c.arms["kdcl_quadruple"] = base.weighted("kdcl", "quickstart", 4.0)
     elif size == "long":
         c.run.steps = 700
     else:
-        raise ValueError(f"unknown size {size!r} of this study; valid: small, few, long")
+        raise unknown("size of this study", size, ("small", "few", "long"))
     return c

@@ -1,4 +1,4 @@
-"""One case per loss in objective.TERMS, run by the battery: inputs, options, reference."""
+"""One case for each loss in `terms.TERMS`, run by the battery: inputs, options, reference."""
 
 import functools
 from collections.abc import Callable
@@ -333,3 +333,7 @@ CASES = {
         **SIDES,
     ),
 }
+
+# Losses that depend on single pixels: the scalar, and the values before the mean.
+FACES = {name: f"{name}_map" for name in ("bsd_pixel", "dml", "kdcl")}
+CASES |= {unreduced: CASES[name] for name, unreduced in FACES.items()}

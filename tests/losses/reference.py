@@ -304,11 +304,11 @@ def skd(student, teacher, valid, *, grid=2):
     cells = tuple(np.minimum(grid, np.minimum(np.shape(student), np.shape(teacher))[1:3]))
     peaks = []
     for x in (f64(student), f64(teacher)):
-        here, found = valid_cells(valid, x.shape[1:3]), {}
+        here, highest = valid_cells(valid, x.shape[1:3]), {}
         for b, i, j in zip(*np.nonzero(here), strict=True):
             cell = b, cell_of(i, x.shape[1], cells[0]), cell_of(j, x.shape[2], cells[1])
-            found[cell] = np.maximum(found.get(cell, -np.inf), x[b, i, j])
-        peaks.append(found)
+            highest[cell] = np.maximum(highest.get(cell, -np.inf), x[b, i, j])
+        peaks.append(highest)
     ours, theirs = peaks
     rows = []
     for i in ours.keys() & theirs.keys():

@@ -1,9 +1,12 @@
-"""The same hard questions to every loss in objective's table.
+"""The same hard questions to every loss in the table of terms.
 
 Each case is compiled once (value and the gradient of every float argument) and then asked often.
+A loss with two faces, such as `dml` and `dml_map`, has two cases, `dml` and `dml_map`: the second
+is what the objective calls, and its mean here is NumPy's.
 """
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +14,9 @@ import numpy as np
 import pytest
 
 from collabseg_jax import losses
-from collabseg_jax.collab.terms import TERMS
+from collabseg_jax.collab.terms import TERMS, Choice
 
-from .cases import CASES
+from .cases import CASES, FACES
 
 QUICK = {"xla_backend_optimization_level": 0}  # compiles in half the time; nothing here runs long
 
@@ -41,7 +44,11 @@ def floats(arrays):
 
 
 def direct(name, arrays, keywords):
-    return TERMS[name].fn(*arrays.values(), **keywords)
+    result = getattr(losses, name)(*arrays.values(), **keywords)
+    if name not in FACES.values():
+        return result
+    values, where = result
+    return jnp.sum(values, where=where) / jnp.maximum(1, jnp.sum(where))
 
 
 @functools.cache
@@ -77,12 +84,47 @@ def call(name, arrays, options, **more):
 
 
 def test_every_loss_has_a_case():
-    assert set(CASES) == set(TERMS)
+    assert set(CASES) == set(TERMS) | set(FACES.values())
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", TERMS)
 def test_table_names_the_public_function(name):
-    assert TERMS[name].fn is getattr(losses, name)
+    row = TERMS[name]
+    for term in row.terms.values() if isinstance(row, Choice) else (row,):
+        if name in FACES:
+            assert term.loss is None and term.unreduced is getattr(losses, FACES[name])
+        else:
+            assert term.loss is getattr(losses, name) and term.unreduced is None
+
+
+@pytest.mark.parametrize("name", FACES)
+def test_both_faces_take_the_same_arguments(name):
+    scalar, unreduced = (inspect.signature(getattr(losses, n)) for n in (name, FACES[name]))
+    assert scalar.parameters == unreduced.parameters
+    assert scalar.return_annotation is jax.Array
+    assert unreduced.return_annotation == tuple[jax.Array, jax.Array]
+
+
+@pytest.mark.parametrize("name", FACES)
+def test_a_pixel_of_the_map_depends_on_that_pixel_alone(name):
+    """Rows computed alone are those rows of the whole, and their mean is the loss."""
+    case, fn = CASES[name], getattr(losses, FACES[name])
+    arrays, options = case.make(13), case.options[-1]
+    keywords = case.keywords(arrays, options)
+    values, where = map(np.asarray, fn(*arrays.values(), **keywords))
+    valid = arrays["valid"]
+    assert values.shape == where.shape == valid.shape
+    assert values.dtype == np.float32 and where.dtype == bool
+    assert 0 < where.sum() <= valid.sum() and not where[~valid].any()
+    np.testing.assert_allclose(
+        values[where].mean(dtype=np.float64), case.expected(arrays, options), rtol=1e-5
+    )
+    for row in range(valid.shape[1]):
+        strip = {k: v[:, row : row + 1] for k, v in arrays.items()}
+        cut = {k: v[:, row : row + 1] if np.ndim(v) else v for k, v in keywords.items()}
+        part, here = fn(*strip.values(), **cut)
+        np.testing.assert_array_equal(here[:, 0], where[:, row])
+        np.testing.assert_allclose(part[:, 0], values[:, row], rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -114,12 +156,11 @@ def test_only_the_learner_gets_a_gradient(name, options):
 
 
 @expand(draws=False, selects=False)
-def test_exact_in_float64(name, options, monkeypatch):
-    """The same code in float64 has the reference's value and slopes, to many digits."""
+def test_exact_in_float64(name, options):
+    """Float64 inputs are computed in float64: the reference's value and slopes, to many digits."""
     case, arrays = CASES[name], CASES[name].make(4)
     _, narrow = run(name, arrays, options)
     learner = arrays[case.learner].astype(np.float64)
-    monkeypatch.setattr(jnp, "float32", jnp.float64)
     with jax.enable_x64(True):
         wide = {k: v.astype(np.float64) if k in floats(arrays) else v for k, v in arrays.items()}
         static, traced = split(case.keywords(arrays, options))

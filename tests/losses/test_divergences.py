@@ -134,6 +134,17 @@ def test_bfloat16_is_widened_first(name):
 
 
 @pytest.mark.parametrize("name", DIVERGENCES)
+def test_float64_stays_float64(name):
+    rng = np.random.default_rng(7)
+    student, teacher = rng.normal(size=(2, 1, 2, 3, 9))
+    expected = getattr(reference, name)(student, teacher)
+    with jax.enable_x64(True):
+        value = np.asarray(getattr(losses, name)(jnp.asarray(student), jnp.asarray(teacher)))
+    assert value.dtype == np.float64
+    np.testing.assert_allclose(value, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
 @pytest.mark.parametrize("level", [0.0, 2.0])
 def test_degenerate_features_have_finite_gradients(name, level):
     """Constant channels (variance 0) and zero vectors (norm 0)."""

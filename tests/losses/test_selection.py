@@ -1,4 +1,4 @@
-"""Who teaches where: worked by hand, ties, normalisers, the random control, and errors."""
+"""Who teaches where: by hand, ties, normalisers, the random control, and errors."""
 
 import jax
 import numpy as np

@@ -95,6 +95,28 @@ def test_masked_mean_of_bfloat16_adds_in_float32():
     np.testing.assert_allclose(value, 1 + 2 / 4096, rtol=1e-6)
 
 
+def test_float64_stays_float64():
+    rng = np.random.default_rng(3)
+    logits, where = rng.normal(size=(2, 5, 3, 4)), rng.random((2, 5, 3)) < 0.7
+    labels = rng.integers(0, 4, where.shape)
+    weights = rng.random(where.shape)
+    expected_ce, _ = reference.cross_entropy(logits, labels)
+    with jax.enable_x64(True):
+        ce, _ = losses.cross_entropy(jnp.asarray(logits), labels)
+        mean = losses.masked_mean(ce, where)
+        weighted = losses.weighted_mean(ce, jnp.asarray(weights), where)
+        cells, _ = losses.cell_mean(ce, where, (2, 2))
+    weights = weights[where]
+    for value, expected in (
+        (ce, expected_ce),
+        (mean, expected_ce[where].mean()),
+        (weighted, (weights * expected_ce[where]).sum() / weights.sum()),
+        (cells, reference.cell_mean(expected_ce, where, (2, 2))[0]),
+    ):
+        assert value.dtype == np.float64
+        np.testing.assert_allclose(value, expected, rtol=1e-12)
+
+
 def test_weighted_mean_by_hand():
     values = np.float32([[1, 2], [6, np.nan]])
     weights = np.float32([[3, 7], [0.5, np.nan]])

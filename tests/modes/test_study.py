@@ -1,4 +1,7 @@
-"""A study with a program in place of training: what is run, kept, refused, said."""
+"""A study with a program in place of training: what is run, kept, refused, said.
+
+`test_study_record.py` is about the two files of its record.
+"""
 
 import json
 import shlex
@@ -9,79 +12,8 @@ import pytest
 from collabseg_jax.configs.studies import base
 from collabseg_jax.errors import InputError, RunError
 from collabseg_jax.modes import study
-from collabseg_jax.run import record
-from tests.modes.test_comparison import results
-
-# Given a run's flags: puts there the results that lie ready in FAKES, or fails for lack of them.
-STUB = """
-import os, shutil, signal, sys, time
-from pathlib import Path
-[to] = [Path(a.partition("=")[2]) for a in sys.argv if a.startswith("--workdir=")]
-ready = Path(os.environ["FAKES"], to.parent.name, to.name)
-cores = sorted(getattr(os, "sched_getaffinity", lambda _: ())(0))
-gpus, platforms = map(os.environ.get, ("CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS"))
-print("GPUs", gpus, "of", platforms, "cores", *cores)
-def save(*_):
-    (to / "saved").touch()
-    sys.exit(0)
-if to.parent.name == "killed":
-    os.kill(os.getpid(), signal.SIGKILL)
-if to.parent.name == "slow":
-    signal.signal(signal.SIGTERM, save)
-    (to / "working").touch()
-    time.sleep(60)
-if not ready.exists():
-    sys.exit(print("starting") or "error: no such luck")
-shutil.copytree(ready, to, dirs_exist_ok=True)
-"""
-ARMS = {"alone": {"losses.hfd.weight": 0.0}, "full": {}}
-
-
-def make_config(**changes):
-    config = base.get_config("quickstart")
-    config.arms, config.seeds = ARMS, (0, 1)
-    for key, value in changes.items():
-        setattr(config, key, value)
-    return config
-
-
-def finish(one, folder, miou=0.5, fingerprint="f"):
-    """Write what a finished run leaves."""
-    folder.mkdir(parents=True)
-    record = {"config": one.config.to_dict(), "data_fingerprint": fingerprint, "commit": "c0ffee"}
-    (folder / "config.json").write_text(json.dumps(record))
-    (folder / "results.json").write_text(json.dumps(results(miou, road=miou)))
-
-
-def finish_all(config, tmp_path, fingerprints="ffff"):
-    for one, data in zip(study.plan(config, tmp_path / "study"), fingerprints, strict=False):
-        finish(one, one.workdir, fingerprint=data)
-
-
-@pytest.fixture
-def go(tmp_path, monkeypatch):
-    """go(config) does a study in tmp_path/study with the stub; results lie ready for all."""
-    (tmp_path / "stub.py").write_text(STUB)
-    monkeypatch.setenv("FAKES", str(tmp_path / "fakes"))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    for name in ("draw_differences", "draw_teaching"):  # slow, and tested elsewhere
-        monkeypatch.setattr(study.charts, name, lambda path, *_, **__: path.touch())
-
-    def run(config, ready=("alone", "full")):
-        for one in study.plan(config, tmp_path / "study"):
-            folder = tmp_path / "fakes" / str(one)
-            if one.arm in ready and not folder.exists():
-                finish(one, folder)
-        return study.run(
-            config, tmp_path / "study", command=(sys.executable, str(tmp_path / "stub.py"))
-        )
-
-    return run
-
-
-def started(capsys):
-    said = capsys.readouterr().err.splitlines()
-    return [line.partition(":")[0] for line in said if ": started" in line]
+from collabseg_jax.run.record import locked
+from tests.modes.fake_study import ARMS, finish, finish_all, make_config, started
 
 
 def test_runs_go_seed_by_seed_and_only_those_that_are_missing(go, tmp_path, capsys):
@@ -100,8 +32,8 @@ def test_runs_go_seed_by_seed_and_only_those_that_are_missing(go, tmp_path, caps
 def test_a_run_gets_the_base_config_and_what_differs(tmp_path):
     config = make_config(arms={"a": {"losses.hfd.divergence": "mse", "data.crop": (64, 96)}})
     config.reference, config.seeds, config.run.data.cache = "a", (3,), True
-    [one] = study.plan(config, tmp_path)
-    assert one.flags == (
+    [trial] = study.plan(config, tmp_path)
+    assert trial.flags == (
         "--config=configs/quickstart.py",
         f"--workdir={tmp_path}/a/3",
         "--config.data.cache=True",
@@ -118,13 +50,13 @@ def test_flags_give_the_config_that_was_planned(tmp_path, monkeypatch):
     config = make_config(arms={"a": {"data.crop": (64, 96), "cnn.atrous_rates": (), "steps": 3}})
     config.reference, config.seeds = "a", (3,)
     config.run.data.cache, config.run.data.name, config.run.cnn.lr = True, "camvid", 1e-5
-    [one] = study.plan(config, tmp_path)
+    [trial] = study.plan(config, tmp_path)
     values = flags.FlagValues()
-    monkeypatch.setattr(sys, "argv", ["main", *one.flags])
+    monkeypatch.setattr(sys, "argv", ["main", *trial.flags])
     flags.DEFINE_string("workdir", "", "", flag_values=values)
     config_flags.DEFINE_config_file("config", flag_values=values)
     values(sys.argv)
-    assert values["config"].value.to_dict() == one.config.to_dict()
+    assert values["config"].value.to_dict() == trial.config.to_dict()
 
 
 def test_a_failed_run_is_named_and_the_others_go_on(go, tmp_path, capsys):
@@ -184,7 +116,7 @@ def test_a_run_that_was_scored_otherwise_since_is_refused(go, tmp_path, scored):
     finish_all(make_config(), tmp_path)
     path = tmp_path / "study/full/0/results.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | scored))
-    with pytest.raises(InputError, match=r"full/0/results.json was scored with eval\.(split|flip)"):
+    with pytest.raises(InputError, match=r"full/0 was scored with eval\.(split|flip)"):
         go(make_config())
 
 
@@ -199,9 +131,9 @@ def test_finished_runs_of_other_data_are_refused(go, tmp_path):
 def test_data_that_change_while_a_study_runs_end_it(go, tmp_path, changed):
     """Before the next run is compared with those before."""
     config = make_config()
-    for one in study.plan(config, tmp_path / "study"):
-        data = "g" if str(one) == changed else "f"
-        finish(one, tmp_path / "fakes" / str(one), fingerprint=data)
+    for trial in study.plan(config, tmp_path / "study"):
+        data = "g" if str(trial) == changed else "f"
+        finish(trial, tmp_path / "fakes" / str(trial), fingerprint=data)
     with pytest.raises(InputError, match=f"{changed} was trained on data g, .*alone/0 on f"):
         go(config)
     assert not (tmp_path / "study/full/1").exists()
@@ -217,7 +149,7 @@ def test_a_run_that_a_killed_study_left_at_work_is_not_joined(go, tmp_path):
     at_work = tmp_path / "study/full/0"
     at_work.mkdir(parents=True)
     refused = pytest.raises(RunError, match="full/0 is in use by process")
-    with record.locked(at_work), refused:
+    with locked(at_work), refused:
         go(make_config())
     assert not (tmp_path / "study/alone").exists()
 
@@ -306,7 +238,7 @@ def test_runs_side_by_side_have_cores_of_their_own(go, tmp_path, monkeypatch):
         ({"arms": ARMS | {"x": {"losses.hfd.divergence": "cosin"}}}, "arms.x: .*cosine"),
     ],
 )
-def test_what_cannot_be_is_named_before_anything_starts(tmp_path, changes, message):
+def test_what_is_invalid_is_named_before_anything_starts(tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         study.plan(make_config(**changes), tmp_path)
 
@@ -327,11 +259,12 @@ def test_real_runs(tmp_path, data_dir, tiny_models):
     command = (sys.executable, "-m", "tests.run_tiny")
     assert study.run(config, tmp_path, command=command) == {"failed": []}
     first = {}
-    for one in study.plan(config, tmp_path):
-        line = json.loads((one.workdir / "metrics.jsonl").read_text().splitlines()[0])
-        first[one.arm, one.seed] = [line["cnn/ce"], line["vit/ce"]]
+    for trial in study.plan(config, tmp_path):
+        line = json.loads((trial.workdir / "metrics.jsonl").read_text().splitlines()[0])
+        first[trial.arm, trial.seed] = [line["cnn/ce"], line["vit/ce"]]
         assert line["vit/ce_grad_norm"] > 0
-        assert ("vit/hfd_grad_norm" in line) == (one.arm == "full")
+        assert ("vit/hfd_grad_norm" in line) == (trial.arm == "full")
+        assert trial.entry.record == json.loads((trial.workdir / "config.json").read_text())
     for seed in (0, 1):
         assert first["alone", seed] == pytest.approx(first["full", seed], rel=1e-5)
     assert first["alone", 0] != pytest.approx(first["alone", 1], rel=1e-3)

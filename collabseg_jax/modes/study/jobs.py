@@ -1,29 +1,32 @@
-"""Runs at work: each a process of its own, on devices of its own."""
+"""Runs at work: each is a process of its own, on devices of its own."""
 
 import collections
 import dataclasses
-import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from tqdm import tqdm
 
 from collabseg_jax.errors import InputError
 from collabseg_jax.modes import evaluate
-from collabseg_jax.modes.study.planning import Run
+from collabseg_jax.modes.study.planning import Trial
 from collabseg_jax.run.console import console
+from collabseg_jax.run.distributed import StopSignal
 from collabseg_jax.run.files import writing
 
-# What stands in CUDA_VISIBLE_DEVICES where there is to be none.
+T = TypeVar("T")
+# Entries of CUDA_VISIBLE_DEVICES that stand for no GPU.
 NO_GPU = ("", "-1", "NoDevFiles")
 
 
 def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES can be set to, one GPU each; found without touching them."""
+    """The values for CUDA_VISIBLE_DEVICES, one GPU each; no GPU is touched to learn them."""
     if os.environ.get("JAX_PLATFORMS", "").startswith(("cpu", "tpu")):
         return []
     if "CUDA_VISIBLE_DEVICES" in os.environ:
@@ -32,18 +35,23 @@ def visible_gpus() -> list[str]:
     if not shutil.which("nvidia-smi"):
         return []
     query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-    found = subprocess.run(query, capture_output=True, text=True, check=False)
-    return found.stdout.split() if found.returncode == 0 else []
+    answer = subprocess.run(query, capture_output=True, text=True, check=False)
+    return answer.stdout.split() if answer.returncode == 0 else []
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """What a run that works beside others has to itself; empty where JAX is to choose."""
+    """The devices of one run while others work; empty where JAX is to choose.
+
+    Attributes:
+      gpus: values for CUDA_VISIBLE_DEVICES.
+      cores: numbers of CPU cores.
+    """
 
     gpus: tuple[str, ...] = ()
     cores: tuple[int, ...] = ()
 
-    def __str__(self):
+    def __str__(self) -> str:
         """For the line that says where a run was started."""
         if self.gpus:
             return f" on GPU {','.join(self.gpus)}"
@@ -55,11 +63,19 @@ def usable_cores() -> list[int]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
-def places(jobs: int, gpus: list[str], cores: list[int]) -> list[Place]:
+def places(jobs: int, gpus: Sequence[str], cores: Sequence[int]) -> list[Place]:
     """A place for each of the runs that work at the same time; GPUs or, without any, cores.
 
+    Args:
+      jobs: how many runs; 0 for one on each GPU, or one without GPUs.
+      gpus: see `visible_gpus`.
+      cores: see `usable_cores`.
     Raises:
       InputError: more runs than GPUs, each of which would want all memory of its GPU.
+
+    Example:
+      >>> [place.cores for place in places(2, gpus=[], cores=[0, 1, 2, 3])]
+      [(0, 1), (2, 3)]
     """
     jobs = jobs or len(gpus) or 1
     if jobs < 0 or (gpus and jobs > len(gpus)):
@@ -71,14 +87,31 @@ def places(jobs: int, gpus: list[str], cores: list[int]) -> list[Place]:
     return [Place(cores=share if jobs > 1 else ()) for share in _shares(cores, jobs)]
 
 
-def _shares(things, jobs):
+def _shares(things: Sequence[T], jobs: int) -> list[tuple[T, ...]]:
     each = len(things) // jobs
     return [tuple(things[i * each : (i + 1) * each]) for i in range(jobs)]
 
 
-def work(todo, room, command, stop, report) -> list[str]:
-    """Do the runs, one in each place of `room` at a time; the names of those that failed."""
-    waiting, free, working = collections.deque(todo), list(room), []
+def work(
+    todo: Sequence[Trial],
+    room: Sequence[Place],
+    command: Sequence[str],
+    stop: StopSignal,
+    report: Callable[[], None],
+) -> list[str]:
+    """Do the runs, one in each place at a time.
+
+    Args:
+      todo: the trials to run, in this order.
+      room: the places.
+      command: what a run's flags are given to.
+      stop: when it is asked for, the runs at work are asked to save and no other is started.
+      report: called whenever a run has finished.
+    Returns:
+      the names of the trials whose runs failed.
+    """
+    waiting, free = collections.deque(todo), list(room)
+    working: list[_Process] = []
     failed, took = [], []
     try:
         while working or (waiting and not stop.asked()):
@@ -89,14 +122,14 @@ def work(todo, room, command, stop, report) -> list[str]:
                 working.remove(process)
                 free.append(process.place)
                 line = process.outcome()
-                if process.run.finished:
+                if process.trial.finished:
                     took.append(time.monotonic() - process.since)
                     left = sum(took) / len(took) * (len(waiting) + len(working)) / len(room)
                     line += f"; {len(waiting) + len(working)} to go"
                     line += f", about {tqdm.format_interval(left)}" if left else ""
                     report()
                 elif not stop.asked():
-                    failed.append(str(process.run))
+                    failed.append(str(process.trial))
                 console(line)
             if stop.asked():
                 for process in working:
@@ -113,24 +146,24 @@ def work(todo, room, command, stop, report) -> list[str]:
 class _Process:
     """A run at work."""
 
-    def __init__(self, one: Run, place: Place, command):
+    def __init__(self, trial: Trial, place: Place, command: Sequence[str]) -> None:
         """Start it."""
-        self.run, self.place, self.since = one, place, time.monotonic()
-        self._log, self._asked = one.workdir / "log.txt", False
+        self.trial, self.place, self.since = trial, place, time.monotonic()
+        self._log, self._asked = trial.workdir / "log.txt", False
         environment = dict(os.environ)
         if place.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(place.gpus)
             # Or JAX trains on the CPU where it cannot use the GPU, and only the log tells.
             environment["JAX_PLATFORMS"] = environment.get("JAX_PLATFORMS") or "cuda"
         with writing(self._log):
-            one.workdir.mkdir(parents=True, exist_ok=True)
+            trial.workdir.mkdir(parents=True, exist_ok=True)
             log = self._log.open("a")
-            self._begins = log.tell()  # what is before is of an earlier start
+            self._begins = log.tell()  # earlier starts wrote what is before
         with log:
-            log.write(shlex.join([*command, *one.flags]) + "\n")
+            log.write(shlex.join([*command, *trial.flags]) + "\n")
             log.flush()
             self._process = subprocess.Popen(
-                [*command, *one.flags],
+                [*command, *trial.flags],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -139,7 +172,7 @@ class _Process:
             )
         if place.cores:  # long before the run starts its threads, which inherit it
             os.sched_setaffinity(self._process.pid, place.cores)
-        console(f"{one}: started{place}")
+        console(f"{trial}: started{place}")
 
     def ended(self) -> bool:
         """Whether it is over."""
@@ -158,16 +191,15 @@ class _Process:
 
     def outcome(self) -> str:
         """One line on how it ended."""
-        if self.run.finished:
-            results = json.loads((self.run.workdir / "results.json").read_text())
+        if self.trial.finished:
             took = tqdm.format_interval(time.monotonic() - self.since)
-            return f"{self.run}: finished in {took}, {evaluate.summary(results)}"
+            return f"{self.trial}: finished in {took}, {evaluate.summary(self.trial.results())}"
         if self._asked:
-            return f"{self.run}: stopped; the same command continues it"
+            return f"{self.trial}: stopped; the same command continues it"
         code = self._process.returncode
         said = self._log.read_bytes()[self._begins :].decode(errors="replace")
         lines = said.strip().splitlines()
         # A traceback may be followed by remarks.
         last = next((x for x in reversed(lines) if re.match(r"[\w.]*[eE]rror\b", x)), lines[-1])
         how = f"exit code {code}" if code >= 0 else f"signal {-code}"
-        return f"{self.run}: failed ({how}): {last}; see {self._log}"
+        return f"{self.trial}: failed ({how}): {last}; see {self._log}"

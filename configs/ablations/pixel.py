@@ -1,8 +1,0 @@
-"""Pixel-wise selective distillation alone."""
-
-from collabseg_jax.configs import ablations
-
-
-def get_config(name="quickstart"):
-    """See above."""
-    return ablations.only(name, "bsd_pixel")
