@@ -60,7 +60,7 @@ def started(monkeypatch, tmp_path):
         found.update(options)
 
     def train_batches(source, spec, **options):
-        found.update(options, names=data.selection.names(source))
+        found.update(options, names=source.names)
         raise Reached
 
     def start(config, workdir=tmp_path / "run"):
