@@ -51,14 +51,14 @@ def tiny_models(monkeypatch):
 
 @pytest.fixture(scope="session")
 def train_tiny(tmp_path_factory):
-    """Trains by a config to the end, with the tiny students; the workdir."""
+    """Trains by a config to the end, with what tiny.install(options) installs; the workdir."""
     from collabseg_jax.modes import train
     from tests import tiny
 
-    def run(config):
+    def run(config, **options):
         workdir = tmp_path_factory.mktemp("runs") / "whole"
         with pytest.MonkeyPatch.context() as monkeypatch:
-            tiny.install(monkeypatch)
+            tiny.install(monkeypatch, **options)
             train.run(config, workdir)
         return workdir
 
