@@ -21,7 +21,7 @@ def _pair(student: jax.Array, teacher: jax.Array) -> tuple[jax.Array, jax.Array]
 
 def _same_channels(student: jax.Array, teacher: jax.Array) -> tuple[jax.Array, jax.Array]:
     if student.shape != teacher.shape:
-        raise ValueError(f"student {student.shape} and teacher {teacher.shape} must have one shape")
+        raise ValueError(f"student {student.shape} and teacher {teacher.shape} differ in shape")
     return _pair(student, teacher)
 
 

@@ -26,7 +26,7 @@ def masked_mean(values: jax.Array, where: jax.Array) -> jax.Array:
         3.5
     """
     if values.shape != where.shape:
-        raise ValueError(f"values {values.shape} and where {where.shape} must have one shape")
+        raise ValueError(f"values {values.shape} and where {where.shape} differ in shape")
     kept = jnp.where(where, widen(values), 0.0)
     return kept.sum() / jnp.maximum(1, where.sum())
 
@@ -53,8 +53,8 @@ def weighted_mean(values: jax.Array, weights: jax.Array, where: jax.Array) -> ja
     """
     if not values.shape == weights.shape == where.shape:
         raise ValueError(
-            f"values {values.shape}, weights {weights.shape} and where {where.shape} must have "
-            "one shape"
+            f"values {values.shape}, weights {weights.shape} and where {where.shape} differ in "
+            "shape"
         )
     weights = jnp.where(where, widen(weights), 0.0)
     kept = jnp.where(where, widen(values), 0.0)

@@ -1,4 +1,6 @@
-"""The students and the bridges between them. `build` is the way in; names are literal."""
+"""The students and the bridges between them. Start with `build`; all names are literals."""
+
+from typing import Any
 
 from collabseg_jax.errors import InputError, unknown
 from collabseg_jax.models.bridges import Bridges
@@ -16,8 +18,8 @@ CHOICES = {
     "dropout_kind": ("channel", "element"),
 }
 
-# name: (module, encoder)
-MODELS = {
+# name: (module class, encoder)
+MODELS: dict[str, tuple[Any, str]] = {
     "deeplabv3plus_resnet18": (DeepLabV3Plus, "resnet18"),
     "deeplabv3plus_resnet34": (DeepLabV3Plus, "resnet34"),
     "deeplabv3plus_resnet50": (DeepLabV3Plus, "resnet50"),
@@ -32,18 +34,32 @@ MODELS = {
 }
 
 
-def build(name: str, num_classes: int = 21, **options):
-    """A student by name.
+def build(name: str, num_classes: int = 21, **options: Any) -> DeepLabV3Plus | SegFormer:
+    """Build a student by name.
 
     Args:
       name: a key of `MODELS`.
-      num_classes: K, >= 2.
+      num_classes: K, at least 2.
       **options: attributes of `DeepLabV3Plus` or `SegFormer` (output_stride, separable, head,
         dropout, drop_path, dtype, ...).
+
     Returns:
-      a linen module, __call__(images, *, train) -> SegOutput.
+      A linen module, __call__(images, *, train) -> SegOutput.
+
     Raises:
-      ValueError: unknown name, unknown option, or a value that cannot be.
+      InputError: an unknown name, an unknown option, or an invalid value.
+
+    Example:
+      >>> import jax
+      >>> from jax import numpy as jnp
+      >>> from collabseg_jax import models
+      >>> model = models.build("segformer_b0", num_classes=3, drop_path=0.0)
+      >>> images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+      >>> output, variables = jax.eval_shape(
+      ...     lambda x: model.init_with_output(jax.random.key(0), x, train=False), images
+      ... )
+      >>> output.logits.shape
+      (1, 16, 16, 3)
     """
     if name not in MODELS:
         raise unknown("model", name, MODELS)
@@ -70,7 +86,7 @@ def build(name: str, num_classes: int = 21, **options):
     return module(encoder=encoder, num_classes=num_classes, **options)
 
 
-def _check_deeplab(name: str, encoder: str, options: dict) -> None:
+def _check_deeplab(name: str, encoder: str, options: dict[str, Any]) -> None:
     decoder = options.get("decoder", "paper")
     stride, strides = options.get("output_stride", 16), DECODERS[decoder].atrous_rates
     if stride not in strides:

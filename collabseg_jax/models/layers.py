@@ -1,4 +1,4 @@
-"""Layers shared by the students. Parameters are float32; `dtype` is the type of the compute.
+"""Layers shared by the students. Parameters are float32; `dtype` is the compute dtype.
 
 Padding is symmetric as in torch, and layouts are NHWC / HWIO.
 """
@@ -17,11 +17,11 @@ TRUNCATED = nn.initializers.truncated_normal(0.02)
 CLASSIFIER = nn.initializers.normal(0.01)
 
 
-def add_bias(y, bias):
-    """y [..., C] plus a parameter [C] of type float32, in y's dtype.
+def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
+    """Add a float32 parameter [C] to y [..., C]; the result has y's dtype.
 
-    The addition itself is in float32: a bias's gradient is a sum over all positions in the type of
-    the addition, and in bfloat16 such a sum stops growing after a few hundred terms.
+    The addition itself is in float32: a bias's gradient is a sum over all positions in the dtype
+    of the addition, and in bfloat16 such a sum stops growing after a few hundred terms.
     """
     return (y + bias).astype(y.dtype)
 
@@ -38,12 +38,12 @@ class Conv(nn.Module):
     dilation: int = 1
     padding: int | None = None
     use_bias: bool = False
-    kernel_init: Callable = KAIMING
+    kernel_init: Callable[..., jax.Array] = KAIMING
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x, coarse=None):
-        """Convolve x; before its channels come those of `coarse`, enlarged to its grid, if given.
+    def __call__(self, x: jax.Array, coarse: jax.Array | None = None) -> jax.Array:
+        """Convolve x. If given, `coarse` is enlarged to x's grid and its channels come before x's.
 
         With `coarse` [B, h, w, C'] stride, dilation and padding must be 1, 1 and None.
         """
@@ -51,13 +51,17 @@ class Conv(nn.Module):
         shape = (self.size, self.size, channels, self.features)
         kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
         x = x.astype(self.dtype)
-        how = {"stride": self.stride, "dilation": self.dilation, "padding": self.padding}
         if coarse is None:
-            y = ops.conv(x, kernel, **how)
-        elif tuple(how.values()) == (1, 1, None):
+            y = ops.conv(
+                x, kernel, stride=self.stride, dilation=self.dilation, padding=self.padding
+            )
+        elif (self.stride, self.dilation, self.padding) == (1, 1, None):
             y = ops.conv_two_grids(coarse.astype(self.dtype), x, kernel)
         else:
-            raise ValueError(f"convolution of two grids with {how}: expected 1, 1, None")
+            raise ValueError(
+                f"convolution of two grids with stride {self.stride}, dilation {self.dilation}, "
+                f"padding {self.padding}: expected 1, 1, None"
+            )
         if self.use_bias:
             y = add_bias(y, self.param("bias", nn.initializers.zeros, (self.features,)))
         return y
@@ -72,7 +76,7 @@ class DepthwiseConv(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         """Convolve x [B, H, W, C]."""
         channels = x.shape[-1]
         # Fan-out of a depthwise filter is its 9 taps, not 9 * C as the kernel's shape suggests.
@@ -87,12 +91,14 @@ class DepthwiseConv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the last, statistics in float32.
+    """Batch normalisation over all axes but the last, with statistics in float32 or wider.
 
     With `batch_stats=True` the statistics are those of the batch given (global under jit on a
-    sharded batch), and the running averages move by 1 - `momentum` if their collection is
-    mutable, else they are left alone. The running variance is the unbiased one, as in torch.
-    Source: Ioffe & Szegedy 2015.
+    sharded batch), and the running averages move by 1 - `momentum` if their collection is mutable.
+    The running variance is the unbiased one, as in torch (flax's BatchNorm keeps the biased one).
+
+    Source:
+      Ioffe and Szegedy 2015.
     """
 
     momentum: float = 0.9
@@ -100,18 +106,19 @@ class BatchNorm(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x, *, batch_stats: bool):
+    def __call__(self, x: jax.Array, *, batch_stats: bool) -> jax.Array:
         """Normalise x [..., C]."""
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
+        dtype = ops.wide_dtype(x)
         if batch_stats:
             axes = tuple(range(x.ndim - 1))
-            x32 = x.astype(jnp.float32)
-            mean = x32.mean(axes)
-            var = jnp.maximum(0.0, (x32**2).mean(axes) - mean**2)
+            wide = x.astype(dtype)
+            mean = wide.mean(axes)
+            var = jnp.maximum(0.0, (wide**2).mean(axes) - mean**2)
             if self.is_mutable_collection("batch_stats") and not self.is_initializing():
                 n = x.size // x.shape[-1]
                 new = {"mean": mean, "var": var * (n / max(1, n - 1))}
@@ -121,14 +128,19 @@ class BatchNorm(nn.Module):
             mean, var = running_mean.value, running_var.value
         gain = scale * jax.lax.rsqrt(var + self.eps)
         offset = bias - mean * gain
-        return (x.astype(jnp.float32) * gain + offset).astype(self.dtype)
+        # Not `wide`: one cast for both uses would change the bits of a bfloat16 gradient.
+        return (x.astype(dtype) * gain + offset).astype(self.dtype)
 
 
-def block_class(block, remat: bool):
-    """A block, or one whose insides are worked out again on the way back instead of kept.
+def block_class(block: type[nn.Module], remat: bool) -> Callable[..., Any]:
+    """The class itself, or one whose activations are recomputed in the backward pass.
 
     Args:
-      block: a module called with features and one flag, both positional.
+      block: a module class whose instances are called with features and one flag, positionally.
+      remat: whether to recompute the activations instead of keeping them.
+
+    Returns:
+      A class with the same attributes.
     """
     return nn.remat(block, static_argnums=(2,)) if remat else block
 
@@ -140,12 +152,14 @@ class ConvNorm(nn.Module):
     size: int = 1
     stride: int = 1
     dilation: int = 1
-    activation: Callable | None = nn.relu
+    activation: Callable[[jax.Array], jax.Array] | None = nn.relu
     dtype: Any = jnp.float32
-    norm: Callable = BatchNorm
+    norm: Callable[..., Any] = BatchNorm
 
     @nn.compact
-    def __call__(self, x, coarse=None, *, batch_stats: bool):
+    def __call__(
+        self, x: jax.Array, coarse: jax.Array | None = None, *, batch_stats: bool
+    ) -> jax.Array:
         """[B, H, W, C] -> [B, ceil(H/stride), ceil(W/stride), features]; `coarse` as in Conv."""
         x = Conv(
             self.features, self.size, self.stride, self.dilation, dtype=self.dtype, name="conv"
@@ -159,12 +173,12 @@ class DepthwiseNorm(nn.Module):
 
     stride: int = 1
     dilation: int = 1
-    activation: Callable = nn.relu
+    activation: Callable[[jax.Array], jax.Array] = nn.relu
     dtype: Any = jnp.float32
-    norm: Callable = BatchNorm
+    norm: Callable[..., Any] = BatchNorm
 
     @nn.compact
-    def __call__(self, x, *, batch_stats: bool):
+    def __call__(self, x: jax.Array, *, batch_stats: bool) -> jax.Array:
         """[B, H, W, C] -> [B, ceil(H/stride), ceil(W/stride), C]."""
         x = DepthwiseConv(self.stride, self.dilation, dtype=self.dtype, name="conv")(x)
         x = self.norm(dtype=self.dtype, name="norm")(x, batch_stats=batch_stats)
@@ -172,38 +186,61 @@ class DepthwiseNorm(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation over channels, in float32."""
+    """Layer normalisation over channels, in float32 or wider.
+
+    `nn.LayerNorm(use_fast_variance=False)` has the same parameters and is as fast, but it
+    multiplies in another order: results and gradients differ in the last bits, so runs would not
+    repeat bit for bit.
+    """
 
     eps: float
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         """Normalise x [..., C]."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        x = x.astype(jnp.float32)
+        x = x.astype(ops.wide_dtype(x))
         centred = x - x.mean(-1, keepdims=True)
         inverse = jax.lax.rsqrt(jnp.mean(centred**2, -1, keepdims=True) + self.eps)
         return (centred * inverse * scale + bias).astype(self.dtype)
 
 
-def linear(features: int, dtype, name: str | None = None) -> Conv:
+def linear(features: int, dtype: Any, name: str | None = None) -> Conv:
     """A 1x1 convolution with bias, initialised as transformers are (truncated normal, 0.02)."""
     return Conv(features, use_bias=True, kernel_init=TRUNCATED, dtype=dtype, name=name)
 
 
-def drop_path(x, rate: float, rng):
-    """Stochastic depth: zero the whole residual branch of a sample with probability `rate`.
+def drop_path(x: jax.Array, rate: float, rng: jax.Array) -> jax.Array:
+    """Stochastic depth: set the whole residual branch of a sample to 0 with probability `rate`.
 
-    Source: Huang et al. 2016; the kept branches are scaled by 1 / (1 - rate).
+    The branches that are kept are scaled by 1 / (1 - rate).
+
+    Source:
+      Huang et al. 2016.
     """
-    keep = jax.random.bernoulli(rng, 1.0 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))
-    return x * (keep / (1.0 - rate)).astype(x.dtype)
+    return _drop(x, rate, rng, (x.shape[0],) + (1,) * (x.ndim - 1))
 
 
-def dropout(x, rate: float, rng, *, kind: str):
-    """Dropout of [B, h, w, C]: of whole "channel"s (torch Dropout2d) or of each "element"."""
-    shape = (x.shape[0], 1, 1, x.shape[-1]) if kind == "channel" else x.shape
+def dropout(x: jax.Array, rate: float, rng: jax.Array, *, kind: str) -> jax.Array:
+    """Drop whole channels of [B, h, w, C] (torch Dropout2d) or single elements (torch Dropout).
+
+    Args:
+      x: float [B, h, w, C].
+      rate: probability of a drop, at least 0 and below 1.
+      rng: key.
+      kind: "channel" or "element".
+
+    Returns:
+      An array of x's shape and dtype; what is kept is scaled by 1 / (1 - rate).
+    """
+    # `nn.Dropout(rate, broadcast_dims=(1, 2))` draws the same mask from this key and gives the same
+    # float32 bits. In bfloat16 it does not, because it divides by 1 - rate instead of multiplying.
+    return _drop(x, rate, rng, (x.shape[0], 1, 1, x.shape[-1]) if kind == "channel" else x.shape)
+
+
+def _drop(x: jax.Array, rate: float, rng: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Drop with one draw for each element of `shape`, which broadcasts to x's."""
     keep = jax.random.bernoulli(rng, 1.0 - rate, shape)
     return x * (keep / (1.0 - rate)).astype(x.dtype)

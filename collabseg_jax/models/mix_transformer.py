@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -30,14 +31,20 @@ EMBED_EPS = 1e-5  # LayerNorm of patch embedding and spatial reduction, in all i
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention whose keys and values come from a spatially reduced map."""
+    """Multi-head self-attention whose keys and values come from a spatially reduced map.
+
+    Attributes:
+      heads: number of heads.
+      reduction: factor by which each side of the map is reduced.
+      dtype: compute dtype.
+    """
 
     heads: int
     reduction: int
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         """[B, h, w, C] -> [B, h, w, C]."""
         batch, height, width, channels = x.shape
         source = x
@@ -48,7 +55,7 @@ class Attention(nn.Module):
             )(x)
             source = LayerNorm(EMBED_EPS, self.dtype, name="reduce_norm")(source)
 
-        def heads(y):
+        def heads(y: jax.Array) -> jax.Array:
             return y.reshape(batch, -1, self.heads, channels // self.heads)
 
         query = linear(channels, self.dtype, "query")(x)
@@ -66,7 +73,7 @@ class MixFFN(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         """[B, h, w, C] -> [B, h, w, C]."""
         y = linear(self.expansion * x.shape[-1], self.dtype, "fc1")(x)
         y = DepthwiseConv(use_bias=True, dtype=self.dtype, name="depthwise")(y)
@@ -84,10 +91,10 @@ class Block(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x, drop: bool):
+    def __call__(self, x: jax.Array, drop: bool) -> jax.Array:
         """[B, h, w, C] -> [B, h, w, C]."""
 
-        def branch(y):
+        def branch(y: jax.Array) -> jax.Array:
             if not drop or self.drop_path == 0:
                 return y
             return drop_path(y, self.drop_path, self.make_rng("dropout"))
@@ -109,7 +116,7 @@ class Stage(nn.Module):
     remat: bool = False
 
     @nn.compact
-    def __call__(self, x, *, drop: bool):
+    def __call__(self, x: jax.Array, *, drop: bool) -> jax.Array:
         """[B, h, w, C'] -> [B, ceil(h/s), ceil(w/s), channels], s = 4 in stage 0, else 2."""
         size, stride = (7, 4) if self.index == 0 else (3, 2)
         x = Conv(self.channels, size, stride, use_bias=True, dtype=self.dtype, name="patch_embed")(
@@ -134,10 +141,13 @@ class MixTransformer(nn.Module):
 
     Attributes:
       variant: a key of `MITS`.
-      drop_path: rate of the last block; it rises linearly from 0 at the first.
+      drop_path: rate of stochastic depth in the last block; it rises linearly from 0 in the first.
       eps: of the LayerNorms in blocks and after stages; see `SegFormer.layer_norm_eps`.
-      remat: keep no insides of blocks for the way back.
-    Source: Xie et al. 2021, section 3.1 and table 6.
+      dtype: compute dtype.
+      remat: recompute the activations of the blocks in the backward pass.
+
+    Source:
+      Xie et al. 2021, section 3.1 and table 6.
     """
 
     variant: str
@@ -146,7 +156,7 @@ class MixTransformer(nn.Module):
     dtype: Any = jnp.float32
     remat: bool = False
 
-    def setup(self):
+    def setup(self) -> None:
         """Build the stages."""
         channels, depths = MITS[self.variant]
         last = max(1, sum(depths) - 1)
@@ -167,6 +177,6 @@ class MixTransformer(nn.Module):
             start += depth
         self.stages = stages
 
-    def stage(self, i: int, x, *, drop: bool):
+    def stage(self, i: int, x: jax.Array, *, drop: bool) -> jax.Array:
         """Stage i of 1..4; stage 1 takes images."""
         return self.stages[i - 1](x, drop=drop)

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -33,13 +34,13 @@ class InvertedResidual(nn.Module):
     expansion: int
     stride: int = 1
     dilation: int = 1
-    norm: Callable = BatchNorm
+    norm: Callable[..., Any] = BatchNorm
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x, batch_stats: bool):
+    def __call__(self, x: jax.Array, batch_stats: bool) -> jax.Array:
         """[B, h, w, C] -> [B, h/stride, w/stride, features]."""
-        options = {"dtype": self.dtype, "norm": self.norm}
+        options: dict[str, Any] = {"dtype": self.dtype, "norm": self.norm}
         y = x
         if self.expansion != 1:
             y = ConvNorm(
@@ -58,24 +59,26 @@ class MobileNetV2(nn.Module):
     """`features` of torchvision's MobileNetV2 in four stages of 24, 32, 96, 320 channels.
 
     Attributes:
-      output_stride: 8, 16 or 32; a block that would stride past it is dilated instead from the
-        next block on.
-      dilate_first: that block itself is dilated already (smp).
+      output_stride: 8, 16 or 32. A block that would stride beyond it does not stride, and the
+        blocks after it are dilated.
+      dilate_first: that block itself is dilated too (smp).
       last_conv: F4 includes `features[18]`, a 1x1 convolution to 1280 channels (smp).
       norm: makes the BatchNorms.
-      dtype: of the compute.
-      remat: keep no insides of blocks for the way back.
-    Source: Sandler et al. 2018, table 2.
+      dtype: compute dtype.
+      remat: recompute the activations of the blocks in the backward pass.
+
+    Source:
+      Sandler et al. 2018, table 2.
     """
 
     output_stride: int = 16
     dilate_first: bool = False
     last_conv: bool = False
-    norm: Callable = BatchNorm
+    norm: Callable[..., Any] = BatchNorm
     dtype: Any = jnp.float32
     remat: bool = False
 
-    def setup(self):
+    def setup(self) -> None:
         """Build stem and stages; blocks carry torchvision's index in their name."""
         conv = functools.partial(ConvNorm, activation=nn.relu6, dtype=self.dtype, norm=self.norm)
         self.stem = conv(32, 3, 2)
@@ -107,7 +110,7 @@ class MobileNetV2(nn.Module):
             self.last = conv(LAST_CONV, name=f"features{index}")
         self.stages = stages
 
-    def stage(self, i: int, x, *, batch_stats: bool):
+    def stage(self, i: int, x: jax.Array, *, batch_stats: bool) -> jax.Array:
         """Stage i of 1..4; stage 1 takes images and includes the stem."""
         if i == 1:
             x = self.stem(x, batch_stats=batch_stats)

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -33,10 +34,10 @@ class BasicBlock(nn.Module):
     features: int
     stride: int = 1
     dilations: tuple[int, int] = (1, 1)
-    conv: Callable = ConvNorm
+    conv: Callable[..., Any] = ConvNorm
 
     @nn.compact
-    def __call__(self, x, batch_stats: bool):
+    def __call__(self, x: jax.Array, batch_stats: bool) -> jax.Array:
         """[B, h, w, C] -> [B, h/stride, w/stride, features]."""
         first, second = self.dilations
         y = self.conv(self.features, 3, self.stride, first, name="conv1")(
@@ -52,11 +53,11 @@ class Bottleneck(nn.Module):
     features: int
     stride: int = 1
     dilations: tuple[int, int] = (1, 1)
-    conv: Callable = ConvNorm
+    conv: Callable[..., Any] = ConvNorm
     stride_in: str = "3x3"
 
     @nn.compact
-    def __call__(self, x, batch_stats: bool):
+    def __call__(self, x: jax.Array, batch_stats: bool) -> jax.Array:
         """[B, h, w, C] -> [B, h/stride, w/stride, 4 * features]."""
         first, second = (1, self.stride) if self.stride_in == "3x3" else (self.stride, 1)
         y = self.conv(self.features, 1, first, name="conv1")(x, batch_stats=batch_stats)
@@ -67,7 +68,7 @@ class Bottleneck(nn.Module):
         return nn.relu(y + _shortcut(self, x, y, batch_stats))
 
 
-def _shortcut(block, x, y, batch_stats):
+def _shortcut(block: Any, x: jax.Array, y: jax.Array, batch_stats: bool) -> jax.Array:
     if x.shape == y.shape:
         return x
     return block.conv(y.shape[-1], 1, block.stride, activation=None, name="downsample")(
@@ -81,16 +82,18 @@ class ResNet(nn.Module):
     Attributes:
       variant: a key of `RESNETS`.
       output_stride: 8, 16 or 32; a stage that does not stride is dilated instead.
-      dilate_first: the first block of such a stage is dilated like the others (smp); if not, it
-        keeps the dilation before (torchvision's `replace_stride_with_dilation`).
+      dilate_first: the first block of such a stage is dilated like the others (smp); if False, it
+        has the dilation of the stage before (torchvision's `replace_stride_with_dilation`).
       stem: "7x7", one convolution (torchvision, transformers); "deep", three 3x3 of 32, 32 and 64
         channels (ResNet-C of He et al. 2019; v1c in mmsegmentation).
       stride_in: where a bottleneck strides: "3x3" (v1.5; torchvision, mmsegmentation's "pytorch"
         style) or "1x1", the first one (v1, the paper; `downsample_in_bottleneck` in transformers).
       norm: makes the BatchNorms.
-      dtype: of the compute.
-      remat: keep no insides of blocks for the way back.
-    Source: He et al. 2016; Chen et al. 2017 for the dilation.
+      dtype: compute dtype.
+      remat: recompute the activations of the blocks in the backward pass.
+
+    Source:
+      He et al. 2016; Chen et al. 2017 for the dilation.
     """
 
     variant: str
@@ -98,11 +101,11 @@ class ResNet(nn.Module):
     dilate_first: bool = False
     stem: str = "7x7"
     stride_in: str = "3x3"
-    norm: Callable = BatchNorm
+    norm: Callable[..., Any] = BatchNorm
     dtype: Any = jnp.float32
     remat: bool = False
 
-    def setup(self):
+    def setup(self) -> None:
         """Build stem and stages."""
         conv = functools.partial(ConvNorm, dtype=self.dtype, norm=self.norm)
         kind, depths = RESNETS[self.variant]
@@ -137,7 +140,7 @@ class ResNet(nn.Module):
             )
         self.stages = stages
 
-    def stage(self, i: int, x, *, batch_stats: bool):
+    def stage(self, i: int, x: jax.Array, *, batch_stats: bool) -> jax.Array:
         """Stage i of 1..4; stage 1 takes images and includes stem and pool."""
         if i == 1:
             for conv in self.stem_convs:

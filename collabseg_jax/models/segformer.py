@@ -1,9 +1,10 @@
 """SegFormer: a Mix Transformer and the all-MLP head."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -17,25 +18,34 @@ WIDTH = {"b0": 256, "b1": 256, "b2": 768, "b3": 768, "b4": 768, "b5": 768}  # Xi
 
 
 class MLPHead(nn.Module):
-    """Project each stage to D channels, enlarge to stride 4, concatenate, fuse, norm, ReLU.
+    """Project each stage to `width` channels, enlarge to stride 4, concatenate, fuse, norm, ReLU.
 
     Up to its norm the head is linear, so `folded=True` multiplies projection and fusion matrices
     first and enlarges afterwards: the same function of the same parameters at a fraction of the
     work. The fusion kernel expects the stages in the order F4, F3, F2, F1, as the original does.
-    Source: Xie et al. 2021, eq. 4.
+
+    Attributes:
+      width: channels of each projection and of the output.
+      folded: multiply the matrices first.
+      norm: makes the BatchNorm.
+      dtype: compute dtype.
+
+    Source:
+      Xie et al. 2021, eq. 4.
     """
 
     width: int
     folded: bool = True
-    norm: Callable = BatchNorm
+    norm: Callable[..., Any] = BatchNorm
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, stages, *, batch_stats: bool):
+    def __call__(self, stages: Sequence[jax.Array], *, batch_stats: bool) -> jax.Array:
         """(F1..F4) -> [B, h1, w1, width]."""
         shape, width = stages[0].shape[1:3], self.width
         fuse = self.param("fuse", nn.initializers.he_normal(), (4 * width, width))
-        total, concatenated = 0.0, []
+        total: Any = 0.0
+        concatenated = []
         for i, features in enumerate(reversed(stages)):
             name = f"project{4 - i}"
             kernel = self.param(f"{name}_kernel", TRUNCATED, (features.shape[-1], width))
@@ -58,27 +68,43 @@ class MLPHead(nn.Module):
 
 
 class SegFormer(nn.Module):
-    """The transformer student.
+    """SegFormer, the transformer student.
 
     Attributes:
       encoder: a key of `mix_transformer.MITS`.
       num_classes: K.
-      head: "folded" or "plain", two formulations of one head.
+      head: one of `HEAD_FORMS`: "folded" or "plain", two formulations of the same head.
       width: channels of the head; 0 for the paper's (256 for B0 and B1, 768 for the others; smp
         has 256 for all).
       align_corners: how the logits are enlarged; False in the original and transformers, True in
         smp.
       layer_norm_eps: of the LayerNorms in blocks and after stages: 1e-5 in transformers (whatever
-        its config says), 1e-6 in NVlabs' code and smp. Those of patch embeddings and spatial
-        reductions have 1e-5 in all of them.
-      bn_eps, bn_momentum: of the head's BatchNorm; 1e-5 and 0.9 (torch's momentum 0.1) everywhere.
+        its config says), 1e-6 in NVlabs' code and smp. In the patch embeddings and spatial
+        reductions it is 1e-5 in all three.
+      bn_eps: of the head's BatchNorm; 1e-5 in all three.
+      bn_momentum: share of the old running average; 0.9 (torch's momentum 0.1) in all three.
       dropout: rate before the classifier.
       dropout_kind: "channel" (torch Dropout2d; NVlabs) or "element" (torch Dropout; transformers).
-      drop_path: stochastic depth of the last block; it rises linearly from 0 at the first, in all
-        of them.
-      dtype: of the compute.
-      remat: keep no insides of the encoder's blocks for the way back.
-    Source: Xie et al. 2021.
+      drop_path: rate of stochastic depth in the last block; it rises linearly from 0 in the first.
+      dtype: compute dtype.
+      remat: recompute the activations of the encoder's blocks in the backward pass.
+
+    Source:
+      Xie et al. 2021.
+
+    Example:
+      >>> import jax
+      >>> from jax import numpy as jnp
+      >>> from collabseg_jax.models import SegFormer
+      >>> model = SegFormer("b0", num_classes=3)
+      >>> images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+      >>> output, variables = jax.eval_shape(
+      ...     lambda x: model.init_with_output(jax.random.key(0), x, train=False), images
+      ... )
+      >>> [x.shape for x in output.stages]
+      [(1, 16, 16, 32), (1, 8, 8, 64), (1, 4, 4, 160), (1, 2, 2, 256)]
+      >>> output.logits.shape
+      (1, 16, 16, 3)
     """
 
     encoder: str
@@ -100,7 +126,7 @@ class SegFormer(nn.Module):
         """Channels of F1..F4."""
         return MITS[self.encoder][0]
 
-    def setup(self):
+    def setup(self) -> None:
         """Build encoder and head."""
         self.backbone = MixTransformer(
             self.encoder, self.drop_path, self.layer_norm_eps, self.dtype, self.remat
@@ -115,21 +141,33 @@ class SegFormer(nn.Module):
             self.num_classes, use_bias=True, kernel_init=CLASSIFIER, dtype=self.dtype
         )
 
-    def stage(self, i: int, features, *, batch_stats: bool = True, drop: bool = False):
-        """Encoder stage i of 1..4 on F_{i-1} (stage 1: on images).
+    def stage(
+        self, i: int, features: jax.Array, *, batch_stats: bool = True, drop: bool = False
+    ) -> jax.Array:
+        """Run encoder stage i.
 
         Args:
-          features: [B, h, w, C].
+          i: 1 to 4.
+          features: F_{i-1}, float [B, h, w, C]; for stage 1 the images.
           batch_stats: unused, the encoder has no BatchNorm.
-          drop: stochastic depth on (needs the rng "dropout").
+          drop: apply stochastic depth; this needs the rng "dropout".
+
         Returns:
           F_i, [B, h', w', C'].
         """
         del batch_stats
         return self.backbone.stage(i, features, drop=drop)
 
-    def __call__(self, images, *, train: bool) -> SegOutput:
-        """Segment normalised images [B, H, W, 3]; in training needs the rng "dropout"."""
+    def __call__(self, images: jax.Array, *, train: bool) -> SegOutput:
+        """Segment images.
+
+        Args:
+          images: float [B, H, W, 3], normalised.
+          train: use and update batch statistics, and drop; this needs the rng "dropout".
+
+        Returns:
+          Stages, embedding and logits.
+        """
         x, stages = images.astype(self.dtype), []
         for i in range(1, 5):
             x = self.stage(i, x, drop=train)
@@ -138,5 +176,6 @@ class SegFormer(nn.Module):
         x = embedding
         if train and self.dropout > 0:
             x = dropout(x, self.dropout, self.make_rng("dropout"), kind=self.dropout_kind)
-        logits = self.classifier(x).astype(jnp.float32)
+        logits = self.classifier(x)
+        logits = logits.astype(ops.wide_dtype(logits))
         return SegOutput(tuple(stages), embedding, logits, self.align_corners)

@@ -1,27 +1,41 @@
 """Depthwise 3x3 convolution."""
 
 import math
-from functools import partial
+from functools import partial, reduce
+from operator import add
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from collabseg_jax.ops.backend import formulation
+from collabseg_jax.ops.precision import wide_dtype
 
-BLOCKS = 8  # of pixels, added to each other in the weight gradient
+BLOCKS = 8  # blocks of pixels that the weight gradient adds to each other
 
 
-def depthwise_conv(x, kernel, *, stride=1, dilation=1):
-    """Each channel convolved with its own 3x3 filter, padded by `dilation` on every side as torch.
+def depthwise_conv(
+    x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int = 1
+) -> jax.Array:
+    """Convolve each channel with its own 3x3 filter; padding is `dilation` on every side, as torch.
 
     Args:
-      x: [B, H, W, C] float.
+      x: float [B, H, W, C].
       kernel: [3, 3, 1, C], same dtype.
       stride: step in pixels, the same in both directions.
       dilation: distance between taps in pixels; may exceed the map.
+
     Returns:
       [B, ceil(H/stride), ceil(W/stride), C] in x's dtype.
+
+    Raises:
+      ValueError: shapes or dtypes do not fit together, or stride or dilation is below 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from collabseg_jax import ops
+      >>> ops.depthwise_conv(jnp.ones((1, 5, 5, 8)), jnp.ones((3, 3, 1, 8)), stride=2).shape
+      (1, 3, 3, 8)
     """
     if x.ndim != 4 or kernel.shape != (3, 3, 1, x.shape[-1]):
         raise ValueError(
@@ -45,13 +59,13 @@ def depthwise_conv(x, kernel, *, stride=1, dilation=1):
     )
 
 
-def _taps(x, stride, dilation):
-    """{(i, j): x moved under tap (i, j), float32}, without the taps that see only padding."""
+def _taps(x: jax.Array, stride: int, dilation: int) -> dict[tuple[int, int], jax.Array]:
+    """{(i, j): what tap (i, j) reads, float32 or wider}; taps that read only padding are absent."""
     height, width = x.shape[1:3]
     pad = [dilation if dilation < size else 0 for size in (height, width)]
-    x = jnp.pad(x.astype(jnp.float32), ((0, 0), (pad[0],) * 2, (pad[1],) * 2, (0, 0)))
+    x = jnp.pad(x.astype(wide_dtype(x)), ((0, 0), (pad[0],) * 2, (pad[1],) * 2, (0, 0)))
 
-    def starts(size, pad):
+    def starts(size: int, pad: int) -> dict[int, int]:
         return {i: (i - 1) * dilation + pad for i in range(3) if abs(i - 1) * dilation < size}
 
     return {
@@ -61,28 +75,31 @@ def _taps(x, stride, dilation):
     }
 
 
-def _correlate(x, kernel, stride, dilation):
-    """Nine shifted multiply-adds, which XLA:CPU fuses into one pass, in float32."""
-    kernel = kernel.astype(jnp.float32)
-    return sum(tap * kernel[i, j, 0] for (i, j), tap in _taps(x, stride, dilation).items())
+def _correlate(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
+    """Nine shifted multiply-adds, which XLA:CPU fuses into one pass, in float32 or wider."""
+    kernel = kernel.astype(wide_dtype(kernel))
+    taps = _taps(x, stride, dilation)
+    return reduce(add, (tap * kernel[i, j, 0] for (i, j), tap in taps.items()))
 
 
 # Autodiff of the sum would keep nine slices alive; this keeps the input and the kernel.
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _depthwise(x, kernel, stride, dilation):
+def _depthwise(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
     return _correlate(x, kernel, stride, dilation).astype(x.dtype)
 
 
-def _forward(x, kernel, stride, dilation):
+def _forward(
+    x: jax.Array, kernel: jax.Array, stride: int, dilation: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return _depthwise(x, kernel, stride, dilation), (x, kernel)
 
 
-def _kernel_gradient(x, g, stride, dilation):
-    """[9, C] float32: for each tap and channel, x moved under it times g, summed over all pixels.
+def _kernel_gradient(x: jax.Array, g: jax.Array, stride: int, dilation: int) -> jax.Array:
+    """[9, C], float32 or wider: what each tap reads times g, summed over pixels.
 
-    A plain sum makes XLA:CPU write nine moved copies of x to memory first. Blocks of pixels that
-    are added to each other are one loop that reads x where it lies; the rest is summed by a matrix
-    product, because XLA would take that loop apart again for the sake of a reduction.
+    With a plain sum XLA:CPU first writes nine shifted copies of x to memory. Adding blocks of
+    pixels to each other compiles to one loop that reads x in place. A matrix product sums what is
+    left, because with a reduction there XLA would split that loop again.
     """
     batch, rows = g.shape[:2]
     across = math.gcd(batch, BLOCKS)
@@ -90,29 +107,32 @@ def _kernel_gradient(x, g, stride, dilation):
     height = rows // strips
     evenly = strips * height  # the rows that are left over are a strip of their own
 
-    def total(tap):
-        found = 0.0
+    def total(tap: jax.Array) -> jax.Array:
+        sums = []
         for starts, size in ((range(0, evenly, height), height), ([evenly], rows - evenly)):
             blocks = [
                 (slice(image, image + batch // across), slice(row, row + size))
                 for image in range(0, batch, batch // across)
                 for row in starts
             ]
-            folded = sum(tap[block] * g[block] for block in blocks).reshape(-1, x.shape[-1])
-            found += jnp.ones(len(folded), jnp.float32) @ folded
-        return found
+            folded = reduce(add, (tap[block] * g[block] for block in blocks))
+            folded = folded.reshape(-1, x.shape[-1])
+            sums.append(jnp.ones(len(folded), folded.dtype) @ folded)
+        return sums[0] + sums[1]
 
     taps = _taps(x, stride, dilation)
-    silent = jnp.zeros(x.shape[-1], jnp.float32)
+    unread = jnp.zeros(x.shape[-1], wide_dtype(x))
     places = [(i, j) for i in range(3) for j in range(3)]
-    return jnp.stack([total(taps[place]) if place in taps else silent for place in places])
+    return jnp.stack([total(taps[place]) if place in taps else unread for place in places])
 
 
-def _backward(stride, dilation, saved, g):
+def _backward(
+    stride: int, dilation: int, saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     d_kernel = _kernel_gradient(x, g, stride, dilation)
 
-    def spread(size, count):
+    def spread(size: int, count: int) -> tuple[int, int, int]:
         return 0, size - ((count - 1) * stride + 1), stride - 1
 
     gaps = [(0, 0, 0), *map(spread, x.shape[1:3], g.shape[1:3]), (0, 0, 0)]

@@ -1,27 +1,47 @@
 """Work on an enlarged map, a strip of its rows at a time, so that it is never whole in memory."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from collabseg_jax.ops.precision import wide_dtype
 from collabseg_jax.ops.resize import interpolation_matrix, resize_bilinear
 
 
-def over_rows(fn, maps, arrays, *, size, rows=0):
-    """`fn` of maps enlarged to `size`, on strips of `rows` rows one after the other.
+def over_rows(
+    fn: Callable[[dict[str, jax.Array], Any, Any], Any],
+    maps: Mapping[str, tuple[jax.Array, bool]],
+    arrays: Any,
+    *,
+    size: tuple[int, int],
+    rows: int = 0,
+) -> Any:
+    """Apply `fn` to maps enlarged to `size`, on strips of `rows` rows one after the other.
 
-    The strips are made again on the way back, so of the enlarged maps and of all that `fn` makes
-    of them only one strip is held at a time. What is the same for all rows is `fn`'s own affair.
+    The strips are recomputed in the backward pass, so only one strip of the enlarged maps and of
+    what `fn` makes of them is in memory at a time. `fn` may close over values that are the same
+    for all rows.
 
     Args:
-      fn: ({name: [B, r, W, C]}, arrays' rows, index of the strip) -> tree of [B, r, W].
+      fn: ({name: [B, r, W, C]}, rows of the arrays, index of the strip) -> tree of [B, r, W].
       maps: {name: (float [B, h, w, C], align_corners)}, enlarged as by `resize_bilinear`.
-      arrays: tree of [B, H, W, ...] that `fn` needs the rows of.
+      arrays: tree of [B, H, W, ...] whose rows `fn` needs.
       size: (H, W).
-      rows: 0, or at least H, for all at once.
+      rows: rows of a strip; 0, or at least H, for all rows at once.
+
     Returns:
-      what `fn` returns, [B, H, W] again.
+      What `fn` returns, with the strips joined to [B, H, W].
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from collabseg_jax import ops
+      >>> maps = {"x": (jnp.ones((1, 2, 2, 3)), False)}
+      >>> ops.over_rows(lambda m, _, i: m["x"].sum(-1), maps, {}, size=(8, 8), rows=2).shape
+      (1, 8, 8)
     """
     if not 0 < rows < size[0]:
         whole = {
@@ -31,51 +51,57 @@ def over_rows(fn, maps, arrays, *, size, rows=0):
         return fn(whole, arrays, 0)
     count = -(-size[0] // rows)
     tables = {
-        name: _windows(x.shape[1], size[0], rows, aligned) for name, (x, aligned) in maps.items()
+        name: _windows(x.shape[1], size[0], rows, aligned, wide_dtype(x))
+        for name, (x, aligned) in maps.items()
     }
 
-    def split(x):
+    def split(x: jax.Array) -> jax.Array:
         missing = count * rows - size[0]
         x = jnp.pad(x, [(0, 0), (0, missing)] + [(0, 0)] * (x.ndim - 2))
         return jnp.moveaxis(x.reshape(x.shape[0], count, rows, *x.shape[2:]), 1, 0)
 
     @jax.checkpoint
-    def strip(given):
+    def strip(given: tuple[Any, Any, Any]) -> Any:
         index, windows, part = given
         enlarged = {
-            name: _enlarge(x, *windows[name], (rows, size[1]), aligned)
+            name: _enlarge(x, windows[name], (rows, size[1]), aligned)
             for name, (x, aligned) in maps.items()
         }
         return fn(enlarged, part, index)
 
     made = lax.map(strip, (jnp.arange(count), tables, jax.tree.map(split, arrays)))
 
-    def join(x):
+    def join(x: jax.Array) -> jax.Array:
         x = jnp.moveaxis(x, 0, 1)
         return x.reshape(x.shape[0], count * rows, *x.shape[3:])[:, : size[0]]
 
     return jax.tree.map(join, made)
 
 
-def _windows(length, size, rows, aligned):
+def _windows(
+    length: int, size: int, rows: int, aligned: bool, dtype: np.dtype
+) -> tuple[np.ndarray, np.ndarray]:
     """For each strip: the first of the input rows that it reads, and how it mixes them.
 
     Returns:
-      first [strips] int32; mix [strips, rows, window] float32. Rows beyond `size` are 0.
+      first, int32 [strips]; mix, [strips, rows, window]. Rows beyond `size` are 0.
     """
-    matrix = interpolation_matrix(length, size, aligned)
+    matrix = interpolation_matrix(length, size, align_corners=aligned, dtype=dtype)
     strips = [matrix[start : start + rows] for start in range(0, size, rows)]
     read = [np.flatnonzero(strip.any(0)) for strip in strips]
     window = max(at[-1] - at[0] + 1 for at in read)
     first = np.array([min(at[0], length - window) for at in read], np.int32)
-    mix = np.zeros((len(strips), rows, window), np.float32)
+    mix = np.zeros((len(strips), rows, window), dtype)
     for i, strip in enumerate(strips):
         mix[i, : len(strip)] = strip[:, first[i] : first[i] + window]
     return first, mix
 
 
-def _enlarge(x, first, mix, shape, aligned):
-    """The strip of [B, h, w, C] that `mix` makes of the rows from `first` on: [B, *shape, C]."""
-    window = lax.dynamic_slice_in_dim(x, first, mix.shape[1], axis=1)
-    mixed = jnp.einsum("rn,bnwc->brwc", mix, window, precision=lax.Precision.HIGHEST)
+def _enlarge(
+    x: jax.Array, window: tuple[jax.Array, jax.Array], shape: tuple[int, int], aligned: bool
+) -> jax.Array:
+    """One strip of the enlarged [B, h, w, C], with one of `_windows`: [B, *shape, C]."""
+    first, mix = window
+    read = lax.dynamic_slice_in_dim(x, first, mix.shape[1], axis=1)
+    mixed = jnp.einsum("rn,bnwc->brwc", mix, read, precision=lax.Precision.HIGHEST)
     return resize_bilinear(mixed, shape, align_corners=aligned)

@@ -180,3 +180,16 @@ def test_matrix_products_are_full_float32(name):
     text = str(jaxpr)
     full = text.count("precision=(Precision.HIGHEST") + text.count("precision=Precision.HIGHEST")
     assert full == text.count("dot_general[")
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_shapes_that_differ(name):
+    x = jnp.zeros((1, 2, 3, 4))
+    with pytest.raises(ValueError, match=r"student \(1, 2, 3, 4\) and teacher .* differ in"):
+        getattr(losses, name)(x, jnp.zeros((1, 1, 3, 4)))
+    other_channels = jnp.zeros((1, 2, 3, 5))
+    if name == "relational":
+        assert losses.relational(x, other_channels).shape == (1, 2, 3)
+    else:
+        with pytest.raises(ValueError, match="differ in shape"):
+            getattr(losses, name)(x, other_channels)

@@ -130,7 +130,7 @@ def test_weighted_mean_by_hand():
     assert losses.weighted_mean(values, 0 * np.ones_like(weights), where) == 0
     g = jax.grad(losses.weighted_mean)(values, 0 * np.ones_like(weights), where)
     assert not np.asarray(g).any()
-    with pytest.raises(ValueError, match="must have one shape"):
+    with pytest.raises(ValueError, match="differ in shape"):
         losses.weighted_mean(values, weights[0], where)
 
 

@@ -1,4 +1,4 @@
-"""Names and options that cannot be are refused with the ones that can."""
+"""Unknown names and invalid options are refused, with the valid ones."""
 
 import pytest
 

@@ -93,10 +93,10 @@ def mit_block(x, p, heads, reduction, eps):
 
 
 def mit_variables(module):
-    """Random, with what enters each LayerNorm so small that its epsilon shows."""
+    """Random, with inputs of the LayerNorms so small that the epsilon matters."""
     flat = traverse_util.flatten_dict(cases.variables(module))
     small = {"patch_embed", "reduce", "patch_norm", "out", "fc2"}
-    loud = {"query", "key"}  # so that attention is not the same everywhere
+    loud = {"query", "key"}  # so that attention differs between positions
     for path in flat:
         flat[path] = flat[path] * (0.03 if small & set(path) else 2 if loud & set(path) else 1)
     return traverse_util.unflatten_dict(flat)

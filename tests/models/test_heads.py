@@ -92,8 +92,8 @@ def mlp_head(stages, p, s):
     ("convolutions", "size"), [("separable", (21, 7)), ("separable", (5, 4)), ("dense", (14, 20))]
 )
 def test_aspp(convolutions, size):
-    atrous = functools.partial(models.deeplab.Conv3x3, separable=convolutions == "separable")
-    module = models.deeplab.ASPP((6, 12, 18), atrous)
+    atrous = functools.partial(models.aspp.Conv3x3, separable=convolutions == "separable")
+    module = models.aspp.ASPP((6, 12, 18), atrous)
     x = cases.noise(2, *size, 12) + 0.3
     variables = cases.module_variables(module, x, batch_stats=False)
     got = jax.jit(lambda v, x: module.apply(v, x, batch_stats=False))(variables, x)
@@ -107,7 +107,7 @@ def test_aspp(convolutions, size):
 @pytest.mark.parametrize("reference", [separable, dense])
 def test_two_grids_enter_the_decoder(reference, align, formulation):
     """The coarse map is enlarged, and its channels come first."""
-    module = models.deeplab.Conv3x3(5, separable=reference is separable, align_corners=align)
+    module = models.aspp.Conv3x3(5, separable=reference is separable, align_corners=align)
     fine, coarse = cases.noise(2, 9, 7, 3) + 0.3, cases.noise(2, 3, 2, 4, seed=1)
     variables = cases.module_variables(module, fine, coarse, batch_stats=False)
     with ops.using(formulation):
@@ -163,7 +163,7 @@ def test_folded_and_plain_heads_are_one_function(train):
     flat, _ = jax.tree_util.tree_flatten_with_path(plain_grads)
     for (path, expected), got in zip(flat, jax.tree.leaves(folded_grads), strict=True):
         if train and "project" in str(path) and "bias" in str(path):
-            # BatchNorm takes these offsets out again: both gradients are rounding.
+            # BatchNorm cancels these offsets: both gradients are rounding errors.
             assert max(float(jnp.abs(g).max()) for g in (got, expected)) < 1e-2
             continue
         assert cases.difference(got, expected) < 2e-5, path

@@ -63,7 +63,7 @@ def test_initialisation_does_not_move_the_running_statistics():
 
 
 def test_one_value_a_channel():
-    """The image pooling of a single image: no variance to estimate, and nothing infinite."""
+    """As in ASPP's pooling of a single image: no variance to estimate, and nothing infinite."""
     x, variables = norm_inputs()
     got, updates = NORM.apply(variables, x[:1, :1, :1], batch_stats=True, mutable=["batch_stats"])
     bias = np.broadcast_to(variables["params"]["bias"], got.shape)
@@ -87,7 +87,7 @@ def test_bfloat16_keeps_statistics_in_float32():
 @pytest.mark.parametrize("formulation", ["cpu", "plain"])
 @pytest.mark.parametrize("layer", [Conv(3, use_bias=True), DepthwiseConv(use_bias=True)])
 def test_a_bias_has_its_whole_gradient_under_bfloat16(layer, formulation):
-    """Of the sum of the output it is the number of positions; bfloat16 counts only to 256."""
+    """For the sum of the output it is the number of positions; bfloat16 counts only to 256."""
     layer = layer.clone(dtype=jnp.bfloat16)
     x = jnp.zeros((4, 64, 64, 3), jnp.bfloat16)
     variables = cases.module_variables(layer, x)

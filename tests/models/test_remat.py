@@ -1,4 +1,4 @@
-"""Rematerialised blocks: the same parameters, outputs and gradients, and less kept in between."""
+"""Blocks with recomputed activations: same parameters, outputs and gradients, less memory."""
 
 import functools
 
@@ -45,7 +45,7 @@ def numbers(shapes):
 
 
 def kept(run, shapes):
-    """Bytes that the way back takes from the way there."""
+    """Bytes that the forward pass keeps for the backward pass."""
     params = shapes["params"]
     fn = functools.partial(lambda p, v: jax.vjp(lambda q: run(q, v)[0], p)[1], v=numbers(shapes))
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(fn, params)))
@@ -66,7 +66,7 @@ def test_less_is_kept_of_the_same_network(name):
     "name", [pytest.param("deeplabv3plus_resnet18", marks=pytest.mark.slow), "segformer_b0"]
 )
 def test_gradients_and_running_statistics_are_the_same(name):
-    found = []
+    results = []
     with jax.enable_x64(True):
         for remat in (False, True):
             shapes, run = parts(name, remat)
@@ -75,5 +75,5 @@ def test_gradients_and_running_statistics_are_the_same(name):
                 jax.value_and_grad(run, has_aux=True),
                 compiler_options={"xla_backend_optimization_level": 0},
             )
-            found.append(jax.device_get(fn(variables["params"], variables)))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *found)
+            results.append(jax.device_get(fn(variables["params"], variables)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *results)

@@ -1,4 +1,4 @@
-"""The contract of the students: stages, shapes, types."""
+"""The contract of the students: stages, shapes, dtypes."""
 
 import math
 
@@ -11,6 +11,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict as flatten
 from jax.extend import core
 
+from collabseg_jax import ops
 from collabseg_jax.models.layers import BatchNorm
 from tests.models import cases
 
@@ -23,6 +24,14 @@ CHANNELS = {
     VIT: (32, 64, 160, 256),
     "segformer_b1": (64, 128, 320, 512),
 }
+
+EVERY_PART = pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *[(name, {}) for name in (CNN, MOBILE, VIT)],
+        *[(CNN, {"decoder": "smp"}), (CNN, {"separable": False}), (VIT, {"head": "plain"})],
+    ],
+)
 
 
 def abstract(name, size, *, train=False, batch=2, rngs=None, **options):
@@ -68,15 +77,9 @@ def test_stage_shapes(name, strides, size):
 
 
 @pytest.mark.parametrize("train", [False, True])
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        *[(name, {}) for name in (CNN, MOBILE, VIT)],
-        *[(CNN, {"decoder": "smp"}), (CNN, {"separable": False}), (VIT, {"head": "plain"})],
-    ],
-)
+@EVERY_PART
 def test_every_norm_is_in_the_mode_of_the_student(name, options, train):
-    """Those of the batch in training, also deep inside the heads; the running ones else."""
+    """Statistics of the batch in training, also deep inside the heads; else the running ones."""
     norms = [key for key in flatten(cases.shapes(cases.model(name, **options))) if key[-1] == "var"]
     modes = []
 
@@ -105,29 +108,18 @@ def test_types_under_bfloat16(name, train):
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
 
 
-def sums_in_bfloat16(jaxpr):
-    """(shape, shape of the sum) of all that is summed up in bfloat16, at any depth."""
-    found = []
+def equations(jaxpr):
+    """The equations of a program, at any depth."""
     for equation in jaxpr.eqns:
-        (before, *_), (after, *_) = equation.invars or [None], equation.outvars or [None]
-        if equation.primitive.name == "reduce_sum" and after.aval.dtype == jnp.bfloat16:
-            found.append((before.aval.shape, after.aval.shape))
+        yield equation
         for inner in core.jaxprs_in_params(equation.params):
-            found += sums_in_bfloat16(inner)
-    return found
+            yield from equations(inner)
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        *[(name, {}) for name in (CNN, MOBILE, VIT)],
-        *[(CNN, {"decoder": "smp"}), (CNN, {"separable": False}), (VIT, {"head": "plain"})],
-    ],
-)
-def test_no_gradient_is_summed_over_positions_in_bfloat16(name, options):
-    """What autodiff makes of a broadcast is a sum in the type of what was broadcast."""
-    module = cases.model(name, dtype=jnp.bfloat16, **options)
-    images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
+def gradient_program(name, dtype, **options):
+    """The program of a gradient of all outputs in training; images and parameters are wide."""
+    module = cases.model(name, dtype=dtype, **options)
+    images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.promote_types(dtype, jnp.float32))
 
     def total(params, others, x):
         output, _ = module.apply(
@@ -137,12 +129,34 @@ def test_no_gradient_is_summed_over_positions_in_bfloat16(name, options):
             mutable=["batch_stats"],
             rngs={"dropout": jax.random.key(0)},
         )
-        return output.logits.sum() + sum(stage.astype(jnp.float32).sum() for stage in output.stages)
+        maps = (output.logits, *output.stages)
+        return sum(x.astype(images.dtype).sum() for x in maps)
 
-    variables = dict(cases.shapes(module))
+    variables = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, images.dtype), dict(cases.shapes(module))
+    )
     params = variables.pop("params")
-    sums = sums_in_bfloat16(jax.make_jaxpr(jax.grad(total))(params, variables, images).jaxpr)
-    assert [pair for pair in sums if np.prod(pair[0]) > np.prod(pair[1])] == []
+    return jax.make_jaxpr(jax.grad(total))(params, variables, images).jaxpr
+
+
+@EVERY_PART
+def test_no_gradient_is_summed_over_positions_in_bfloat16(name, options):
+    """Autodiff turns a broadcast into a sum, in the dtype of what was broadcast."""
+    for equation in equations(gradient_program(name, jnp.bfloat16, **options)):
+        if equation.primitive.name == "reduce_sum":
+            before, after = equation.invars[0].aval, equation.outvars[0].aval
+            assert after.dtype != jnp.bfloat16 or np.prod(before.shape) == np.prod(after.shape)
+
+
+@pytest.mark.parametrize("formulation", ["cpu", "plain"])
+@pytest.mark.parametrize(("name", "options"), [(CNN, {"decoder": "smp"}), (VIT, {})])
+def test_nothing_is_float32_under_float64(name, options, formulation):
+    """So a float64 run is exact, forward and backward, with no part of it patched."""
+    with jax.enable_x64(True), ops.using(formulation):
+        program = gradient_program(name, jnp.float64, **options)
+    dtypes = {v.aval.dtype for equation in equations(program) for v in equation.outvars}
+    assert jnp.dtype(jnp.float64) in dtypes
+    assert jnp.dtype(jnp.float32) not in dtypes
 
 
 @pytest.mark.parametrize("options", [{"dropout": 0.0}, {"dropout": 0.2}])

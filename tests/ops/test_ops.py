@@ -159,10 +159,10 @@ def test_value_and_gradient(run, definition, arguments):
     gradients = {}
     for name in ("cpu", "plain"):
         with ops.using(name):
-            found, gradients[name] = _run(run, inputs, cotangent)
-        assert found.dtype == jnp.float32
-        assert found.shape == expected.shape
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-6)
+            value, gradients[name] = _run(run, inputs, cotangent)
+        assert value.dtype == jnp.float32
+        assert value.shape == expected.shape
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=2e-6)
 
     step = 1e-6
     for at, (cpu, plain) in enumerate(zip(*gradients.values(), strict=True)):
@@ -213,8 +213,8 @@ def test_bfloat16_stays_bfloat16(run, definition, arguments, formulation):
     inputs = _draw(arguments, jnp.bfloat16)
     expected = definition(*(a.astype(np.float64) for a in inputs))
     with ops.using(formulation):
-        found, gradients = _run(run, inputs, np.ones(expected.shape, jnp.bfloat16))
-    assert found.dtype == jnp.bfloat16
+        value, gradients = _run(run, inputs, np.ones(expected.shape, jnp.bfloat16))
+    assert value.dtype == jnp.bfloat16
     assert all(g.dtype == jnp.bfloat16 for g in gradients)
     wide = [a.astype(np.float32) for a in inputs]
     with ops.using(formulation):
@@ -223,5 +223,39 @@ def test_bfloat16_stays_bfloat16(run, definition, arguments, formulation):
         error = np.linalg.norm(np.asarray(gradient, np.float32) - wanted)
         assert error <= 0.03 * np.linalg.norm(wanted)
     np.testing.assert_allclose(
-        np.asarray(found, np.float64), expected, rtol=0.02, atol=0.02 * np.abs(expected).max()
+        np.asarray(value, np.float64), expected, rtol=0.02, atol=0.02 * np.abs(expected).max()
     )
+
+
+# One case of every path through the operations.
+FLOAT64 = (
+    "conv 3x3 stride 2",
+    "conv 3x3 wide",
+    "depthwise (1, 8, 7, 2) /2 d2",
+    "resize (1, 3, 4, 2) to (5, 9)",
+    "resize (1, 3, 4, 2) to (5, 9) aligned",
+    "resize (2, 3, 4, 2) to (6, 8)",
+    "conv of two grids (1, 3, 2, 2) (10, 7)",
+    "pool (1, 7, 5, 2)",
+    "attention 12 5 2 4",
+    "gelu",
+)
+
+
+@pytest.mark.parametrize(
+    ("run", "definition", "arguments"), [{c.id: c for c in CASES}[name] for name in FLOAT64]
+)
+def test_float64_stays_float64(run, definition, arguments):
+    """Neither the forward nor the backward pass rounds anything to float32."""
+    inputs = _draw(arguments, np.float64)
+    expected = definition(*inputs)
+    gradients = []
+    with jax.enable_x64(True):
+        for name in ("cpu", "plain"):
+            with ops.using(name):
+                value, gradient = _run(run, inputs, np.cos(expected))
+            gradients.append(gradient)
+            assert {a.dtype for a in (value, *gradient)} == {np.dtype(np.float64)}
+            np.testing.assert_allclose(value, expected, rtol=1e-12, atol=1e-12)
+    for cpu, plain in zip(*gradients, strict=True):
+        np.testing.assert_allclose(cpu, plain, rtol=1e-11, atol=1e-11)

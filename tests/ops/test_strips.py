@@ -1,4 +1,4 @@
-"""Strips of an enlarged map: the same numbers as the whole of it, forward and back."""
+"""Strips of an enlarged map: the values and gradients of the whole map."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def squares(maps, arrays, _):
 def test_values_and_gradients_are_those_of_the_definition(rows, size, aligned):
     rng = np.random.default_rng(rows)
     x, w = rng.normal(size=(2, 5, 3, 2)), rng.normal(size=(2, *size))
-    # The enlargement is linear: its matrix is what it makes of each unit map.
+    # Enlarging is linear: the columns of its matrix are the enlarged unit maps.
     units = np.eye(15).reshape(15, 5, 3, 1)
     matrix = reference.resize(units, size, aligned).reshape(15, -1).T
     enlarged = np.einsum("oi,bic->boc", matrix, x.reshape(2, 15, 2))
