@@ -101,7 +101,7 @@ def bsd_pixel(
       student_ce: [B, H, W] float32, nats, at temperature 1 whatever `temperature` is.
       teacher_ce: [B, H, W] float32, nats, likewise.
       valid: [B, H, W] bool.
-      temperature: > 0, of the KL divergence, which is multiplied by its square.
+      temperature: float > 0, of the KL divergence, which is multiplied by its square.
       select: see `select_where`.
       teacher_correct: [B, H, W] bool, for "lower_ce_correct".
       rng: key, for "random".

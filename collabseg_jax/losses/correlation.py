@@ -23,9 +23,9 @@ def dist(
       student: [B, H, W, K] float, logits at label resolution.
       teacher: [B, H, W, K] float, likewise; no gradient flows into it.
       valid: [B, H, W] bool.
-      temperature: > 0, of both softmaxes; its square is a factor of the loss.
-      inter: >= 0, weight of the correlation over classes; 0 removes it.
-      intra: >= 0, weight of the correlation over pixels; 0 removes it.
+      temperature: float > 0, of both softmaxes; its square is a factor of the loss.
+      inter: float >= 0, weight of the correlation over classes; 0 removes it.
+      intra: float >= 0, weight of the correlation over pixels; 0 removes it.
 
     Returns:
       Scalar float32: inter * the mean over valid pixels of 1 - Pearson correlation of the two

@@ -31,7 +31,7 @@ def kl(student: jax.Array, teacher: jax.Array, *, temperature: float = 1.0) -> j
     Args:
       student: [..., K] float, logits.
       teacher: [..., K] float, logits; no gradient flows into it.
-      temperature: > 0, divides both logits.
+      temperature: float > 0, divides both logits.
 
     Returns:
       [...] float32, nats, >= 0.

@@ -78,7 +78,7 @@ def cwd(
       student: [B, h, w, C] float, logits, or features in the teacher's shape.
       teacher: [B, h, w, C] float, logits or features; no gradient flows into it.
       valid: [B, H, W] bool; a position counts where any of its cell's pixels is valid.
-      temperature: > 0, of the softmax over positions.
+      temperature: float > 0, of the softmax over positions.
 
     Returns:
       Scalar float32, nats: T^2 times the mean over channels and over images with a position

@@ -21,7 +21,7 @@ def dml(
       student: [B, H, W, K] float, logits at label resolution.
       teacher: [B, H, W, K] float, likewise; no gradient flows into it.
       valid: [B, H, W] bool.
-      temperature: > 0, of the KL divergence, which is multiplied by its square.
+      temperature: float > 0, of the KL divergence, which is multiplied by its square.
 
     Returns:
       Scalar float32, nats, the mean over the valid pixels; 0 if there are none.
@@ -71,7 +71,7 @@ def kd_mutual(
       student: [B, h, w, K] float, logits.
       teacher: [B, h, w, K] float, logits; no gradient flows into it.
       valid: [B, H, W] bool; a position counts where any of its cell's pixels is valid.
-      temperature: > 0, of the KL divergence, which is multiplied by its square.
+      temperature: float > 0, of the KL divergence, which is multiplied by its square.
 
     Returns:
       Scalar float32, nats, the mean over the positions that count; 0 if there are none.
@@ -119,7 +119,7 @@ def kdcl(
       ensemble: "naive" (at each pixel the logits of the student with the lower cross-entropy),
         "mean" (of both logits), or "min_logit" (each logit minus that of the label; the smaller
         of the two students').
-      temperature: > 0, of the KL divergence, which is multiplied by its square.
+      temperature: float > 0, of the KL divergence, which is multiplied by its square.
 
     Returns:
       Scalar float32, nats, the mean over all valid pixels; "naive" adds 0 at a pixel where the

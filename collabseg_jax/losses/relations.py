@@ -20,7 +20,7 @@ def skd(student: jax.Array, teacher: jax.Array, valid: jax.Array, *, grid: int =
       student: [B, h, w, C] float, last features.
       teacher: [B, h', w', C'] float, last features; no gradient flows into it.
       valid: [B, H, W] bool.
-      grid: >= 1, the most cells along each axis (2 is pooling with a kernel of half the map).
+      grid: int >= 1, the most cells along each axis (2 is pooling with a kernel of half the map).
 
     Returns:
       Scalar float32 in [0, 4]: the mean over cells i with a valid pixel of the mean over such
@@ -129,9 +129,9 @@ def cirkd(
       labels: [B, H, W] integer; a position's class is the most frequent of its valid pixels.
       valid: [B, H, W] bool; a position counts where any of its cell's pixels is valid.
       num_classes: K.
-      temperature: > 0, divides the similarities.
-      pixel: >= 0, weight of pixel to pixel; 0 removes it.
-      region: >= 0, weight of pixel to region; 0 removes it.
+      temperature: float > 0, divides the similarities.
+      pixel: float >= 0, weight of pixel to pixel; 0 removes it.
+      region: float >= 0, weight of pixel to region; 0 removes it.
 
     Returns:
       Scalar float32, nats: pixel * the mean over (position, image) of KL(teacher || student) over
