@@ -16,6 +16,7 @@ from collabseg_jax.errors import InputError
 from collabseg_jax.modes import study
 from collabseg_jax.run.build import make_run
 from collabseg_jax.run.config import flatten
+from collabseg_jax.run.pages import load
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "collabseg_jax"
@@ -146,14 +147,11 @@ def test_every_arm_of_every_study_builds(name, tmp_path, monkeypatch):
 
 def test_every_key_is_read():
     """A key of base.py is named in the package, or goes into a constructor as keyword."""
-    from collabseg_jax.configs import base
-    from collabseg_jax.configs.studies import base as studies_base
-
-    text = "".join(p.read_text() for p in PACKAGE.rglob("*.py"))
-    for key in studies_base.get_config("quickstart"):
+    text = "".join(p.read_text() for p in PACKAGE.rglob("*.py") if "configs" not in p.parts)
+    for key in load("studies/base:quickstart"):
         assert f"config.{key}" in text
     unread = []
-    for key in flatten(base.get_config()):
+    for key in flatten(load("base")):
         section, _, leaf = key.rpartition(".")
         as_keyword = section in ("cnn", "vit", "bridges") or section.startswith("losses.")
         pattern = rf"\b{leaf}\b" if as_keyword else rf"config\.{re.escape(key)}\b"
@@ -162,7 +160,7 @@ def test_every_key_is_read():
     assert unread == []
 
 
-# Read by a loop in train.
+# Read by a loop in run/build.py.
 JITTER = {f"data.{k}" for k in ("brightness", "contrast", "saturation", "hue")}
 
 

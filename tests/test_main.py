@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from collabseg_jax import main
+from collabseg_jax import data, main
 from collabseg_jax.configs import quickstart
+from collabseg_jax.run.record import FORMAT
 from tests.data import trees
 
 ROOT = Path(__file__).parent.parent
@@ -106,7 +107,8 @@ def answers(tmp_path_factory):
         folder = tmp_path_factory.mktemp("case")
         flags = [flag.replace("TMP", str(folder)) for flag in flags]
         (folder / "trained").mkdir()
-        record = {"config": quickstart.get_config().to_dict()}
+        record = {"format": FORMAT, "config": quickstart.get_config().to_dict()}
+        record["spec"] = data.SPECS["shapes"].to_record()
         (folder / "trained/config.json").write_text(json.dumps(record))
         commands[str(folder / "printed")] = [f"--workdir={folder / 'run'}", *flags]
         folders.append(folder)

@@ -214,7 +214,7 @@ def evaluate_objective(
         functools.partial(_pixels, objective, rng),
         {name: (out.logits, out.align_corners) for name, out in output.students.items()},
         labels,
-        size=labels.shape[1:3],
+        size=(labels.shape[1], labels.shape[2]),
         rows=objective.strip_rows,
     )
     for name, view in make_views(output, pixels, labels).items():

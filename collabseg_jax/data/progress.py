@@ -15,11 +15,11 @@ def progress(items: Collection[T], what: str) -> Iterator[T]:
     if sys.stderr.isatty():
         yield from tqdm.tqdm(items, desc=what, leave=False)
         return
-    start = told = time.monotonic()
+    start = last = time.monotonic()
     for done, item in enumerate(items):
         now = time.monotonic()
-        if now - told > 10:
-            told = now
+        if now - last > 10:
+            last = now
             left = (now - start) / done * (len(items) - done)
             print(f"{what}: {done}/{len(items)}, {left:.0f} s left", file=sys.stderr, flush=True)
         yield item

@@ -1,12 +1,16 @@
 """ResNet's and MobileNetV2's tensors in torchvision, transformers, and smp's DeepLabV3Plus."""
 
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
 from collabseg_jax.errors import InputError
-from collabseg_jax.interop.layout import Layout, Module
+from collabseg_jax.interop.tensor_names import Config, Module, TensorNames
 
 MAX_BLOCKS = 23  # of ResNet-101's third stage
+Pairs = Iterable[tuple[str, str]]  # (path of our module, name of theirs)
 
 
-def _torchvision_resnet():
+def _torchvision_resnet() -> Iterator[tuple[str, str]]:
     yield "stem/conv", "conv1"
     yield "stem/norm", "bn1"
     for s in range(1, 5):
@@ -19,7 +23,7 @@ def _torchvision_resnet():
             yield f"{ours}/downsample/norm", f"{theirs}.downsample.1"
 
 
-def _transformers_resnet():
+def _transformers_resnet() -> Iterator[tuple[str, str]]:
     for ours, theirs in (("conv", "convolution"), ("norm", "normalization")):
         yield f"stem/{ours}", f"embedder.embedder.{theirs}"
         for s in range(4):
@@ -30,7 +34,7 @@ def _transformers_resnet():
                 yield f"{here}/downsample/{ours}", f"{there}.shortcut.{theirs}"
 
 
-def _torchvision_mobilenet():
+def _torchvision_mobilenet() -> Iterator[tuple[str, str]]:
     for i in (0, 18):
         ours = "features18" if i else "stem"
         yield f"{ours}/conv", f"features.{i}.0"
@@ -44,7 +48,7 @@ def _torchvision_mobilenet():
             yield f"{ours}/norm", f"{theirs}.{j + 1}" if last else f"{theirs}.{j}.1"
 
 
-def _transformers_mobilenet():
+def _transformers_mobilenet() -> Iterator[tuple[str, str]]:
     blocks = {1: "conv_stem"} | {i: f"layer.{i - 2}" for i in range(2, 18)}
     parts = {"expand": "expand_1x1", "depthwise": "conv_3x3", "project": "reduce_1x1"}
     places = {"stem": "conv_stem.first_conv", "features18": "conv_1x1"}
@@ -55,7 +59,7 @@ def _transformers_mobilenet():
         yield f"{ours}/norm", f"{theirs}.normalization"
 
 
-def _smp_head():
+def _smp_head() -> Iterator[tuple[str, str]]:
     places = {"aspp/point": "aspp.0.convs.0", "aspp/project": "aspp.0.project"}
     places["reduce_low"] = "block1"
     for ours, theirs in places.items():
@@ -74,11 +78,11 @@ def _smp_head():
     yield "classifier", "segmentation_head.0"
 
 
-def _modules(pairs) -> dict[str, Module]:
+def _modules(pairs: Pairs) -> dict[str, Module]:
     return {ours: Module(theirs) for ours, theirs in pairs}
 
 
-def _resnet_config(config: dict | None) -> dict:
+def _resnet_config(config: Config) -> dict[str, Any]:
     config = config or {}
     _check_activation(config, "relu")
     if config.get("downsample_in_first_stage"):
@@ -88,22 +92,22 @@ def _resnet_config(config: dict | None) -> dict:
     return {"stride_in": "1x1" if config.get("downsample_in_bottleneck") else "3x3"}
 
 
-def _mobilenet_config(config: dict | None) -> dict:
+def _mobilenet_config(config: Config) -> dict[str, Any]:
     _check_activation(config or {}, "relu6")
     if config is None or config.get("tf_padding", True):
         raise InputError(
-            "tf_padding is true (or there is no config.json beside the weights that says), "
+            "tf_padding is true (or there is no config.json next to the weights that says), "
             "expected false: padding is symmetric here, as in torchvision"
         )
     return {"bn_eps": config.get("layer_norm_eps", 1e-3)}
 
 
-def _check_activation(config: dict, expected: str) -> None:
-    if (found := config.get("hidden_act", expected)) != expected:
-        raise InputError(f"config.json has hidden_act={found}, expected {expected}")
+def _check_activation(config: Mapping[str, Any], expected: str) -> None:
+    if (activation := config.get("hidden_act", expected)) != expected:
+        raise InputError(f"config.json has hidden_act={activation}, expected {expected}")
 
 
-def _smp_config(config: dict | None) -> dict:
+def _smp_config(config: Config) -> dict[str, Any]:
     config = config or {}
     names = {
         "encoder_output_stride": "output_stride",
@@ -114,22 +118,22 @@ def _smp_config(config: dict | None) -> dict:
     return options | {k: tuple(v) for k, v in options.items() if k == "atrous_rates"}
 
 
-_SMP = {
+_SMP: dict[str, Any] = {
     "prefixes": ("encoder.",),
     "head": _modules(_smp_head()),
     "options": {"decoder": "smp"},
     "head_needs": {"decoder": "smp"},
     "config": _smp_config,
 }
-RESNET_LAYOUTS = (
-    Layout(
+RESNET_NAMES = (
+    TensorNames(
         "torchvision ResNet",
         _modules(_torchvision_resnet()),
         "layer1.0.conv1.weight",
         ("", "backbone."),
         left_out=r"fc\.|decode_head\.|auxiliary_head\.",
     ),
-    Layout(
+    TensorNames(
         "transformers ResNet",
         _modules(_transformers_resnet()),
         "embedder.embedder.convolution.weight",
@@ -137,7 +141,7 @@ RESNET_LAYOUTS = (
         left_out=r"classifier\.",
         config=_resnet_config,
     ),
-    Layout(
+    TensorNames(
         "segmentation-models-pytorch DeepLabV3Plus on ResNet",
         _modules(_torchvision_resnet()),
         "layer1.0.conv1.weight",
@@ -145,15 +149,15 @@ RESNET_LAYOUTS = (
         **_SMP,
     ),
 )
-MOBILENET_LAYOUTS = (
-    Layout(
+MOBILENET_NAMES = (
+    TensorNames(
         "torchvision MobileNetV2",
         _modules(_torchvision_mobilenet()),
         "features.0.0.weight",
         ("",),
         left_out=r"classifier\.|features\.18\.",
     ),
-    Layout(
+    TensorNames(
         "transformers MobileNetV2",
         _modules(_transformers_mobilenet()),
         "conv_stem.first_conv.convolution.weight",
@@ -161,7 +165,7 @@ MOBILENET_LAYOUTS = (
         left_out=r"classifier\.|conv_1x1\.|segmentation_head\.",
         config=_mobilenet_config,
     ),
-    Layout(
+    TensorNames(
         "segmentation-models-pytorch DeepLabV3Plus on MobileNetV2",
         _modules(_torchvision_mobilenet()),
         "features.0.0.weight",

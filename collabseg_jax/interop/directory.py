@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -12,11 +13,14 @@ from collabseg_jax.errors import InputError, RunError
 
 
 @contextlib.contextmanager
-def new_directory(path):
-    """Yields a folder beside `path` that becomes `path` at the end; nothing is left of a failure.
+def new_directory(path: str | os.PathLike) -> Iterator[Path]:
+    """Yields a temporary folder that becomes `path` at the end; a failure leaves nothing.
+
+    Args:
+      path: that does not exist yet, or is an empty directory.
 
     Raises:
-      ValueError: `path` exists and is not an empty directory, or cannot be made.
+      InputError: `path` is neither, or cannot be made.
       RunError: writing failed (a full disk).
     """
     path = Path(path).expanduser()
@@ -31,7 +35,7 @@ def new_directory(path):
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o777 & ~umask)  # mkdtemp's are for their owner alone
+        temporary.chmod(0o777 & ~umask)  # mkdtemp's are for their owner only
         for file in temporary.iterdir():  # and so are some libraries' files
             file.chmod(0o666 & ~umask)
         if path.is_dir():

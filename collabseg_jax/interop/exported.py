@@ -1,8 +1,9 @@
-"""What every format of an export shares: the student, its labels, its card."""
+"""What all export formats have in common: the student, its labels, its card."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 
@@ -12,29 +13,30 @@ LABELS = "labels.json"
 
 
 class Student(NamedTuple):
-    """A student that leaves.
+    """A student to export.
 
     Attributes:
-      name: of the model, as in `models.MODELS`.
-      model, variables: the linen module; {"params", "batch_stats"} as NumPy float32.
+      name: of the model, a key of `models.MODELS`.
+      model: the linen module.
+      variables: {"params", "batch_stats"} as NumPy float32.
       classes: names of the classes.
-      palette: (r, g, b) of each class, or ().
+      palette: (r, g, b) in 0..255 of each class, or ().
     """
 
     name: str
     model: nn.Module
-    variables: dict
+    variables: Mapping[str, Any]
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...] = ()
 
 
-def write_json(path: Path, content: dict) -> None:
-    """Indented, with a newline at the end."""
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes indented JSON with a newline at the end."""
     path.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def write_labels(directory: Path, student: Student, **more) -> None:
-    """`labels.json`: what the channels of the logits mean, and what `more` says about the input."""
+def write_labels(directory: Path, student: Student, **more: Any) -> None:
+    """Writes `labels.json`: what the logits' channels mean, and `more` about the input."""
     write_json(
         directory / LABELS,
         {
@@ -47,12 +49,13 @@ def write_labels(directory: Path, student: Student, **more) -> None:
     )
 
 
-def write_card(directory: Path, student: Student, *, use: str, details: dict) -> None:
-    """`README.md`: what this is, how to use it, classes, scores, data, configuration.
+def write_card(directory: Path, student: Student, *, use: str, details: Mapping[str, Any]) -> None:
+    """Writes `README.md`: what this is, how to use it, classes, scores, data, configuration.
 
     Args:
-      directory: where; student: see `Student`.
-      use: Markdown, how this format is loaded.
+      directory: where to write it.
+      student: what is exported.
+      use: how this format is loaded, Markdown.
       details: {"trained_on": text, "scores": {score: number}, "scored": text, "per_class":
         {class: IoU or None}, "config": dict}, all of them optional.
     """
@@ -81,5 +84,5 @@ def write_card(directory: Path, student: Student, *, use: str, details: dict) ->
     (directory / "README.md").write_text("\n".join(lines))
 
 
-def _number(value) -> str:
+def _number(value: Any) -> str:
     return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,8 +1,9 @@
-"""Tensors of a file or directory of weights, without ever running code that is stored in it."""
+"""Reads the tensors of a file or directory of weights; never runs code that is stored in it."""
 
 import json
+import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -10,41 +11,43 @@ from safetensors import SafetensorError, safe_open
 from collabseg_jax.errors import InputError
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin")
-# What a directory may hold, in the order of preference.
+# What a directory may hold, the preferred one first.
 DIRECTORY_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 WRAPPERS = ("state_dict", "model")  # keys under which training programs keep the tensors
 
 
 class Weights(NamedTuple):
-    """What was read.
+    """The contents of a file or directory of weights.
 
     Attributes:
       tensors: {name: array}.
-      config: the config.json beside them, or None.
+      config: the contents of config.json in the same directory; None if there is none.
     """
 
     tensors: dict[str, np.ndarray]
-    config: dict | None
+    config: dict[str, Any] | None
 
 
-def read(path) -> Weights:
+def read(path: str | os.PathLike) -> Weights:
     """The tensors of a .safetensors, .pth, .pt or .bin file, or of a directory with one of them.
 
-    A directory is what transformers and smp save: `DIRECTORY_FILES` and config.json.
+    Args:
+      path: a file, or a directory as transformers and smp save it, with one of `DIRECTORY_FILES`
+        and config.json.
 
     Raises:
-      ValueError: no such file, not readable, or (torch's files) it holds objects that are not
+      InputError: no such file, not readable, or (torch's files) it holds objects that are not
         tensors. These are never unpickled.
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        found = [path / name for name in DIRECTORY_FILES if (path / name).is_file()]
-        if not found:
+        candidates = [path / name for name in DIRECTORY_FILES if (path / name).is_file()]
+        if not candidates:
             raise InputError(
                 f"pretrained={path}: no weights in this directory, expected one of "
                 f"{', '.join(DIRECTORY_FILES)}"
             )
-        path = found[0]
+        path = candidates[0]
     if not path.is_file():
         raise InputError(
             f"pretrained={path}: no such file, expected .safetensors, "
@@ -64,7 +67,12 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping: it has keys() but cannot be iterated)
-    except (SafetensorError, OSError, AttributeError, TypeError) as error:  # the last two: float8
+    except (
+        SafetensorError,
+        OSError,
+        AttributeError,
+        TypeError,
+    ) as error:  # the last two for float8
         raise InputError(f"pretrained={path}: not a readable .safetensors file: {error}") from error
 
 
@@ -74,7 +82,7 @@ def _read_shards(path: Path) -> dict[str, np.ndarray]:
         files = [path.parent / name for name in shards]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"pretrained={path}: not a readable index of shards: {error}") from error
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
     for file in files:
         tensors |= _read_safetensors(file)
     return tensors
@@ -90,7 +98,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         ) from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle's, zipfile's and torch's own kinds, without a common parent
+    except Exception as error:  # of pickle, zipfile and torch, without a common parent
         reason = " ".join(str(error).split())
         if "weights_only" in reason or "Weights only" in reason:
             raise InputError(
@@ -115,7 +123,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"pretrained={path}: expected plain tensors: {error}") from error
 
 
-def _read_config(path: Path) -> dict | None:
+def _read_config(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:

@@ -1,13 +1,15 @@
 """SegFormer's tensors in transformers (its older and its newer modules), NVlabs' code, and smp."""
 
+from typing import Any
+
 from collabseg_jax.errors import InputError
-from collabseg_jax.interop.layout import Layout, Module
+from collabseg_jax.interop.tensor_names import Config, Module, TensorNames
 from collabseg_jax.models.mix_transformer import ATTENTION_HEADS
 
 STAGES, MAX_BLOCKS = 4, 40
 
 # {s}, {S}: the stage from 0 and from 1; {b}: the block from 0; [0], [1]: half of its rows;
-# a star: a torch Linear. Ours, transformers < 5.2x (and files of it), transformers since, NVlabs.
+# a star: a torch Linear. Columns: ours, transformers < 5.2x (and its files), later ones, NVlabs.
 ENCODER = (
     ("patch_embed", "encoder.patch_embeddings.{s}.proj", "stages.{s}.patch_embeddings.proj",
      "patch_embed{S}.proj"),
@@ -31,7 +33,7 @@ BLOCK = (
     ("ffn/depthwise", "mlp.dwconv.dwconv", "mlp.dwconv.dwconv", "mlp.dwconv.dwconv"),
     ("ffn/fc2*", "mlp.dense2", "mlp.fc2", "mlp.fc2"),
 )  # fmt: skip
-# Ours, then as above, and smp at the end. smp counts its projections from the last stage.
+# The same columns, and smp as the last. smp counts its projections from the last stage.
 HEAD = (
     ("decode_head/fuse", "decode_head.linear_fuse", "decode_head.linear_fuse",
      "decode_head.linear_fuse.conv", "decoder.fuse_stage.0"),
@@ -78,37 +80,37 @@ def _head(column: int) -> dict[str, Module]:
     return modules
 
 
-def _transformers_config(config: dict | None) -> dict:
-    """Refuse what no tensor's shape would show."""
+def _transformers_config(config: Config) -> dict[str, Any]:
+    """Refuses other values of what the shapes of the tensors do not show."""
     for key, value in INVISIBLE.items():
-        found = (config or {}).get(key, value)
-        if found != value:
-            raise InputError(f"config.json has {key}={found}, expected {value}")
+        theirs = (config or {}).get(key, value)
+        if theirs != value:
+            raise InputError(f"config.json has {key}={theirs}, expected {value}")
     return {}
 
 
-_TRANSFORMERS = {
+_TRANSFORMERS: dict[str, Any] = {
     "prefixes": ("segformer.", ""),
     "left_out": r"classifier\.",  # of ImageNet
     "config": _transformers_config,
     "options": {"layer_norm_eps": 1e-5},  # nn.LayerNorm's own, whatever the config says
 }
-MIT_LAYOUTS = (
-    Layout(
+MIT_NAMES = (
+    TensorNames(
         "transformers SegFormer",
         _encoder(OLD),
         "encoder.patch_embeddings.0.proj.weight",
         head=_head(OLD),
         **_TRANSFORMERS,
     ),
-    Layout(
+    TensorNames(
         "transformers SegFormer (with stages)",
         _encoder(NEW),
         "stages.0.patch_embeddings.proj.weight",
         head=_head(NEW),
         **_TRANSFORMERS,
     ),
-    Layout(
+    TensorNames(
         "NVlabs SegFormer",
         _encoder(NVLABS),
         "patch_embed1.proj.weight",
@@ -118,7 +120,7 @@ MIT_LAYOUTS = (
         left_out=r"decode_head\.conv_seg\.|head\.|auxiliary_head\.",
         options={"layer_norm_eps": 1e-6},
     ),
-    Layout(
+    TensorNames(
         "segmentation-models-pytorch Segformer",
         _encoder(NVLABS),
         "patch_embed1.proj.weight",

@@ -1,9 +1,11 @@
-"""Students as directories that transformers and segmentation-models-pytorch load as they are.
+"""Students as directories that transformers and segmentation-models-pytorch load directly.
 
 Neither library is needed to write them.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flax import traverse_util
@@ -11,51 +13,60 @@ from safetensors.numpy import save_file
 
 from collabseg_jax.collab.augment import MEAN, STD
 from collabseg_jax.errors import InputError
-from collabseg_jax.interop.cnn_names import MOBILENET_LAYOUTS, RESNET_LAYOUTS
+from collabseg_jax.interop.cnn_names import MOBILENET_NAMES, RESNET_NAMES
 from collabseg_jax.interop.exported import Student, write_json, write_labels
-from collabseg_jax.interop.layout import COUNTER, Layout, source, to_theirs
-from collabseg_jax.interop.mit_names import MIT_LAYOUTS
+from collabseg_jax.interop.mit_names import MIT_NAMES
+from collabseg_jax.interop.tensor_names import COUNTER, TensorNames, their_tensor, to_theirs
+from collabseg_jax.labels import IGNORE
 from collabseg_jax.models import MITS, SegFormer
 from collabseg_jax.models.mix_transformer import ATTENTION_HEADS, REDUCTIONS
 
 WEIGHTS = "model.safetensors"
 
 
-def state_dict(layout: Layout, variables: dict) -> dict[str, np.ndarray]:
-    """The tensors of a student by the names of a layout, with the counters torch wants."""
+def state_dict(names: TensorNames, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The tensors of a student by the names of a tool, with the counters that torch expects."""
     tensors = {}
     for key, value in traverse_util.flatten_dict(variables).items():
-        found = source(layout, layout.prefixes[0], key, value.shape)
-        tensors[found.tensor] = to_theirs(np.asarray(value, np.float32), found)
+        theirs = their_tensor(names, names.prefixes[0], key, value.shape)
+        assert theirs is not None, key  # callers check that the tool has the student's options
+        tensors[theirs.name] = to_theirs(np.asarray(value, np.float32), theirs)
         if key[-1] == "var":
-            counter = f"{found.tensor.rpartition('.')[0]}.{COUNTER}"
+            counter = f"{theirs.name.rpartition('.')[0]}.{COUNTER}"
             tensors[counter] = np.zeros((), np.int64)
     return tensors
 
 
-def require(student: Student, tool: str, needs: dict) -> None:
-    """InputError unless the options of the model are those that `tool` always has.
+def require(student: Student, tool: str, needs: Mapping[str, Any]) -> None:
+    """Raises InputError unless the options of the model are those that `tool` always has.
 
     Args:
-      student: what leaves; tool: for the message; needs: {option: value}.
+      student: what is exported.
+      tool: for the message.
+      needs: {option: value}.
     """
     for option, value in needs.items():
-        if (found := getattr(student.model, option)) != value:
+        if (ours := getattr(student.model, option)) != value:
             raise InputError(
-                f"{student.name} was trained with {option}={found}, but {tool} has {value}: train "
+                f"{student.name} was trained with {option}={ours}, but {tool} has {value}: train "
                 f"with {option}={value} to export to it"
             )
 
 
 def to_transformers(student: Student, directory: Path) -> str:
-    """A directory for `SegformerForSemanticSegmentation` and `SegformerImageProcessor`.
+    """Writes a directory for `SegformerForSemanticSegmentation` and `SegformerImageProcessor`.
 
     The names are the older ones (`encoder.block`), which every version of transformers reads.
 
+    Args:
+      student: a SegFormer.
+      directory: where to write it; it exists.
+
     Returns:
       how to use it, Markdown.
+
     Raises:
-      ValueError: not a SegFormer, or trained with what transformers cannot express.
+      InputError: not a SegFormer, or trained with what transformers cannot express.
     """
     model = student.model
     if not isinstance(model, SegFormer):
@@ -93,7 +104,7 @@ def to_transformers(student: Student, directory: Path) -> str:
             "initializer_range": 0.02,
             "decoder_hidden_size": student.variables["params"]["decode_head"]["fuse"].shape[1],
             "reshape_last_stage": True,
-            "semantic_loss_ignore_index": 255,
+            "semantic_loss_ignore_index": IGNORE,
             "id2label": names,
             "label2id": {name: int(i) for i, name in names.items()},
             "torch_dtype": "float32",
@@ -113,7 +124,7 @@ def to_transformers(student: Student, directory: Path) -> str:
         },
     )
     save_file(
-        state_dict(MIT_LAYOUTS[0], student.variables),
+        state_dict(MIT_NAMES[0], student.variables),
         directory / WEIGHTS,
         metadata={"format": "pt"},
     )
@@ -127,16 +138,21 @@ outputs = model(**processor(images=image, return_tensors="pt"))
 labels = processor.post_process_semantic_segmentation(outputs, [image.size[::-1]])[0]
 ```
 
-The processor does not resize images; the sizes that the model was scored at stand under Scores."""
+The processor does not resize images; the sizes that the model was scored at are under Scores."""
 
 
 def to_smp(student: Student, directory: Path) -> str:
-    """A directory for `segmentation_models_pytorch.from_pretrained`: DeepLabV3Plus.
+    """Writes a directory for `segmentation_models_pytorch.from_pretrained`: DeepLabV3Plus.
+
+    Args:
+      student: a DeepLabV3+ with decoder="smp".
+      directory: where to write it; it exists.
 
     Returns:
       how to use it, Markdown.
+
     Raises:
-      ValueError: not a DeepLabV3+, or trained with what smp cannot express.
+      InputError: not a DeepLabV3+, or trained with what smp cannot express.
     """
     model = student.model
     if isinstance(model, SegFormer):
@@ -149,7 +165,7 @@ def to_smp(student: Student, directory: Path) -> str:
         "segmentation-models-pytorch",
         {"decoder": "smp", "bn_eps": 1e-5, "stem": "7x7", "stride_in": "3x3"},
     )
-    layouts = MOBILENET_LAYOUTS if model.encoder == "mobilenet_v2" else RESNET_LAYOUTS
+    names = MOBILENET_NAMES if model.encoder == "mobilenet_v2" else RESNET_NAMES
     write_json(
         directory / "config.json",
         {
@@ -173,7 +189,7 @@ def to_smp(student: Student, directory: Path) -> str:
     write_labels(
         directory, student, input=f"float32 [B, 3, H, W], normalised, H and W divisible by {stride}"
     )
-    save_file(state_dict(layouts[-1], student.variables), directory / WEIGHTS)
+    save_file(state_dict(names[-1], student.variables), directory / WEIGHTS)
     return f"""
 ```python
 import segmentation_models_pytorch as smp

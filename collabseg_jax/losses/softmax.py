@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 
 # Each gradient of the two custom functions is a difference of probabilities. Autodiff would not
-# see that: it would take another sum over classes and several passes over [..., K].
+# see that: it would take another sum over classes and several passes over [..., K]. optax has a
+# cross-entropy of the same values; alone it is as fast, but in the whole pixel part of a step,
+# where the same logits enter the KL divergences too, this one wins.
 
 
 @jax.custom_vjp

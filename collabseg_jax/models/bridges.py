@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from collabseg_jax.errors import unknown
 from collabseg_jax.models.layers import Conv
-from collabseg_jax.ops import resize_bilinear
+from collabseg_jax.ops import resize_bilinear, wide_dtype
 
 KINDS = ("common", "hfd", "mgd", "to_peer")  # of features that cross between the students
 COMMON_CHANNELS = 256
@@ -126,9 +126,8 @@ class Bridges(nn.Module):
         if "hfd" in self.kinds:
             crossed["hfd"] = _exchange(self.g1c, self.g1v, cnn_f1, vit_f1)
         if "common" in self.kinds:
-            vit = resize_bilinear(self.g4v(vit_f4), cnn_f4.shape[1:3])
-            wide = jnp.promote_types(self.dtype, jnp.float32)
-            crossed["common"] = self.g4c(cnn_f4).astype(wide), vit.astype(wide)
+            cnn, vit = self.g4c(cnn_f4), resize_bilinear(self.g4v(vit_f4), cnn_f4.shape[1:3])
+            crossed["common"] = cnn.astype(wide_dtype(cnn)), vit.astype(wide_dtype(vit))
         if "to_peer" in self.kinds:
             crossed["to_peer"] = _exchange(self.p4c, self.p4v, cnn_f4, vit_f4)
         if "mgd" in self.kinds:

@@ -95,16 +95,16 @@ class Evaluator:
 
 def make_evaluator(run: Run, source: data.Source, spec: data.DatasetSpec) -> Evaluator:
     """The evaluator that `config.eval` describes."""
-    how = run.config.eval
+    config = run.config
     return Evaluator(
         run.pair,
         source,
         spec,
         run.mesh,
-        split=how.split,
-        batch_size=how.batch_size,
-        max_shapes=how.max_shapes,
-        short_side=how.short_side,
+        split=config.eval.split,
+        batch_size=config.eval.batch_size,
+        max_shapes=config.eval.max_shapes,
+        short_side=config.eval.short_side,
         how=run.inference,
     )
 

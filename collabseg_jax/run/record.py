@@ -1,6 +1,7 @@
 """The folder of a run: who may use it, and the record of what is trained there."""
 
 import contextlib
+import copy
 import fcntl
 import json
 import os
@@ -127,7 +128,7 @@ def record_config(config: Any, workdir: Path, *, fingerprint: str, spec: data.Da
             )
     path = workdir / "config.json"
     if path.exists():
-        before = read_record(workdir)["data_fingerprint"]
+        before = read_record(workdir).get("data_fingerprint")  # a study has none
         if before != fingerprint:
             raise InputError(
                 f"{workdir} was trained on data {before}, found {fingerprint}; give another "
@@ -204,7 +205,11 @@ def read_record(workdir: Any) -> dict[str, Any]:
     path = Path(workdir) / "config.json"
     if not path.is_file():
         raise InputError(f"{path} not found: nothing was trained in this workdir yet")
-    return in_todays_format(json.loads(path.read_text()), str(path))
+    try:
+        record = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is damaged: {error}, expected JSON") from error
+    return in_todays_format(record, str(path))
 
 
 def in_todays_format(record: dict[str, Any], where: str) -> dict[str, Any]:
@@ -219,7 +224,10 @@ def in_todays_format(record: dict[str, Any], where: str) -> dict[str, Any]:
         raise InputError(
             f"{where} has format {number}, expected at most {FORMAT}: a later version wrote it"
         )
-    return _from_format_0(record) if number == 0 else record
+    try:
+        return _from_format_0(copy.deepcopy(record)) if number == 0 else record
+    except KeyError as error:
+        raise InputError(f"{where} has no {error}, expected what version 0.1.0 wrote") from error
 
 
 def _from_format_0(record: dict[str, Any]) -> dict[str, Any]:

@@ -100,3 +100,8 @@ def test_numbers_that_cannot_be(key, value):
 def test_unknown_optimizer():
     with pytest.raises(ValueError, match="adamw"):
         optim.build_optimizer("adam", lr=0.1, steps=10)
+
+
+def test_adamw_has_no_momentum():
+    with pytest.raises(ValueError, match="momentum is 0.9, expected none with adamw"):
+        optim.build_optimizer("adamw", lr=0.1, steps=10, momentum=0.9)

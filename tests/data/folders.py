@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
+from collabseg_jax.labels import IGNORE
+
 from . import trees
 
 CLASSES = """\
@@ -20,11 +22,11 @@ ignore 9
 NAMES = ("road", "tall tree", "car")
 
 # Four quarters as a label file holds them, and the train ids that they stand for.
-INDICES = [[0, 1], [2, 9]], [[0, 1], [2, 255]]
-IGNORED = [[255, 2], [1, 0]], [[255, 2], [1, 0]]
+INDICES = [[0, 1], [2, 9]], [[0, 1], [2, IGNORE]]
+IGNORED = [[255, 2], [1, 0]], [[IGNORE, 2], [1, 0]]
 COLORS = (
     [[(64, 0, 128), (0, 0, 0)], [(128, 64, 128), (0, 128, 0)]],
-    [[2, 255], [0, 1]],
+    [[2, IGNORE], [0, 1]],
 )
 
 

@@ -71,12 +71,12 @@ def test_an_epoch_has_each_record_as_often_as_its_rate_says(rates, seed, epoch):
     order = balance.RepeatedEpochs(range(len(rates)), rates, seed)
     length = order.epoch_length
     assert sum(rates) - 1e-5 <= length < sum(rates) + 1
-    found = [order[i] for i in range(epoch * length, (epoch + 1) * length)]
-    counts = np.bincount(found, minlength=len(rates))
+    drawn = [order[i] for i in range(epoch * length, (epoch + 1) * length)]
+    counts = np.bincount(drawn, minlength=len(rates))
     exact = np.array(rates) * length / sum(rates)
     assert (counts >= 1).all() and (np.abs(counts - exact) < 1 + 1e-6).all()
     assert (
-        found[-1]
+        drawn[-1]
         == balance.RepeatedEpochs(range(len(rates)), rates, seed)[(epoch + 1) * length - 1]
     )
 

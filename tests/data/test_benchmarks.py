@@ -8,10 +8,11 @@ import pytest
 from collabseg_jax import data
 from collabseg_jax.data import decode
 from collabseg_jax.errors import InputError
+from collabseg_jax.labels import IGNORE
 
 from . import trees
 
-X = 255
+X = IGNORE
 # What must come out of the columns of trees.RAW, worked out by hand.
 TRAIN_IDS = {
     "ade20k": (X, 0, 1, 74, 148, 149),
@@ -38,9 +39,9 @@ def names(prepared, split):
 
 def check_pixels(prepared, split, index, expected):
     """Every pixel of one label, through the records and the spec of the copy."""
-    found = decode.decode_record(prepared.source(split)[index], prepared.spec)["label"]
-    assert found.dtype == np.uint8
-    np.testing.assert_array_equal(found, trees.columns(expected))
+    label = decode.decode_record(prepared.source(split)[index], prepared.spec)["label"]
+    assert label.dtype == np.uint8
+    np.testing.assert_array_equal(label, trees.columns(expected))
 
 
 def test_ade20k(tmp_path):
@@ -56,7 +57,7 @@ def test_ade20k_is_shifted_once():
     """All 151 values; 255, which only a label that was shifted before has, is refused."""
     spec = data.get_spec("ade20k")
     raw = np.arange(151, dtype=np.uint8)[None]
-    assert decode.decode_label(trees.encode(raw), spec)[0].tolist() == [255, *range(150)]
+    assert decode.decode_label(trees.encode(raw), spec)[0].tolist() == [IGNORE, *range(150)]
     shifted = trees.encode(decode.decode_label(trees.encode(raw), spec))
     with pytest.raises(InputError, match="label value 255 at row 0.*expected for ade20k: 0-150"):
         decode.decode_label(shifted, spec)
@@ -90,7 +91,7 @@ def test_cityscapes_ids_are_those_of_the_evaluation_server():
     spec = data.get_spec("cityscapes")
     scored = [7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33]
     assert spec.label_lut[scored].tolist() == list(range(19))
-    assert np.flatnonzero(spec.label_lut < 255).tolist() == scored
+    assert np.flatnonzero(spec.label_lut < IGNORE).tolist() == scored
     assert np.flatnonzero(spec.label_allowed).tolist() == [*range(34), 255]
 
 
@@ -209,7 +210,7 @@ BAD = [
         lambda raw: next(raw.glob("gtFine/val/*/*1_gtFine_labelIds.png")).rename(
             raw / "gtFine/val/frankfurt/frankfurt_000000_000001_gtFine_labelTrainIds.png"
         ),
-        "frankfurt_000000_000001_gtFine_labelTrainIds.png: without a ._gtFine_labelIds.png beside "
+        "frankfurt_000000_000001_gtFine_labelTrainIds.png: without a ._gtFine_labelIds.png next to "
         "it, .*expected one of the two kinds for all images",
     ),
     (

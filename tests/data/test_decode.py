@@ -9,6 +9,7 @@ import pytest
 from collabseg_jax import data
 from collabseg_jax.data import decode
 from collabseg_jax.errors import InputError
+from collabseg_jax.labels import IGNORE
 
 from . import trees
 
@@ -49,8 +50,8 @@ def test_png_is_exact_and_rgb():
 def test_jpeg_agrees_with_pil():
     encoded = trees.encode(IMAGE, "JPEG", quality=95)
     expected = np.asarray(PIL.Image.open(io.BytesIO(encoded)))
-    found = decode.decode_image(encoded)
-    assert np.abs(found.astype(int) - expected).max() <= 4  # two builds of libjpeg
+    decoded = decode.decode_image(encoded)
+    assert np.abs(decoded.astype(int) - expected).max() <= 4  # two builds of libjpeg
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "CMYK"])
@@ -58,9 +59,9 @@ def test_other_modes_become_rgb(mode):
     file_format = "JPEG" if mode == "CMYK" else "PNG"
     encoded = trees.encode(IMAGE, file_format, mode)
     expected = np.asarray(PIL.Image.open(io.BytesIO(encoded)).convert("RGB"))
-    found = decode.decode_image(encoded)
-    assert found.dtype == np.uint8 and found.shape == IMAGE.shape
-    assert np.abs(found.astype(int) - expected).max() <= 2
+    decoded = decode.decode_image(encoded)
+    assert decoded.dtype == np.uint8 and decoded.shape == IMAGE.shape
+    assert np.abs(decoded.astype(int) - expected).max() <= 2
 
 
 def test_16_bit_grey_is_refused():
@@ -76,9 +77,9 @@ def test_exif_orientation_is_applied(orientation, file_format):
     exif[0x0112] = orientation
     encoded = trees.encode(IMAGE, file_format, exif=exif)
     upright = PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(encoded)))
-    found = decode.decode_image(encoded)
-    assert np.abs(found.astype(int) - np.asarray(upright)).max() <= 4
-    assert decode.image_size(encoded) == found.shape[:2]
+    decoded = decode.decode_image(encoded)
+    assert np.abs(decoded.astype(int) - np.asarray(upright)).max() <= 4
+    assert decode.image_size(encoded) == decoded.shape[:2]
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
@@ -99,9 +100,9 @@ def test_bytes_after_the_end_do_no_harm():
 
 def test_labels_are_mapped_once():
     raw = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    found = decode.decode_label(trees.encode(raw), SPEC)
-    assert found.dtype == np.uint8
-    assert found.ravel().tolist() == [*range(11), 255]
+    decoded = decode.decode_label(trees.encode(raw), SPEC)
+    assert decoded.dtype == np.uint8
+    assert decoded.ravel().tolist() == [*range(11), IGNORE]
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
@@ -120,7 +121,7 @@ def test_grey_pngs_of_few_bits_give_indices(bits):
 
 def test_16_bit_labels():
     raw = np.array([[0, 3], [10, 11]], np.uint16)
-    assert decode.decode_label(trees.encode(raw), SPEC).tolist() == [[0, 3], [10, 255]]
+    assert decode.decode_label(trees.encode(raw), SPEC).tolist() == [[0, 3], [10, IGNORE]]
     raw[1, 0] = 256 + 3
     with pytest.raises(InputError, match="label value 259 at row 1, column 0"):
         decode.decode_label(trees.encode(raw), SPEC)

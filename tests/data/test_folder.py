@@ -12,6 +12,7 @@ from collabseg_jax import data
 from collabseg_jax.data import decode
 from collabseg_jax.data.builders.folder import Folder, parse_classes
 from collabseg_jax.errors import InputError
+from collabseg_jax.labels import IGNORE
 
 from . import folders, trees
 
@@ -37,12 +38,12 @@ def test_every_encoding_gives_the_ids_worked_out_by_hand(raw, tmp_path):
             record = source[i]
             seen.append(record["name"])
             expected_size, _, _, (_, ids), _ = folders.RECORDS[record["name"]]
-            found = decode.decode_record(record, prepared.spec)
-            assert size == found["label"].shape == expected_size
-            assert found["label"].dtype == np.uint8
-            np.testing.assert_array_equal(found["label"], folders.enlarge(ids, size))
+            example = decode.decode_record(record, prepared.spec)
+            assert size == example["label"].shape == expected_size
+            assert example["label"].dtype == np.uint8
+            np.testing.assert_array_equal(example["label"], folders.enlarge(ids, size))
             seed = list(folders.RECORDS).index(record["name"])
-            difference = found["image"].astype(int) - trees.picture(seed, size)
+            difference = example["image"].astype(int) - trees.picture(seed, size)
             assert np.abs(difference).mean() < 8  # JPEG; another picture is at 60 or so
     assert sorted(seen) == sorted(folders.RECORDS)
 
@@ -73,12 +74,12 @@ def test_a_name_that_is_no_utf8_is_named(raw):
 def test_what_classes_txt_says():
     assert SPEC.classes == folders.NAMES
     assert SPEC.palette == ((128, 64, 128), (0, 128, 0), (64, 0, 128))
-    assert SPEC.label_values == {0: 0, 1: 1, 2: 2, 9: 255, 255: 255}
+    assert SPEC.label_values == {0: 0, 1: 1, 2: 2, 9: IGNORE, 255: IGNORE}
     assert SPEC.label_colors == {
         (128, 64, 128): 0,
         (0, 128, 0): 1,
         (64, 0, 128): 2,
-        (0, 0, 0): 255,
+        (0, 0, 0): IGNORE,
     }
 
 
@@ -90,7 +91,7 @@ def test_what_windows_writes_is_read(tmp_path):
 
 def test_an_index_ignored_above_the_classes_is_left_out():
     spec = parse_classes("ignore 0\nroad\nignore 2\nsky\n", "x")
-    assert spec.label_values == {0: 255, 1: 0, 2: 255, 3: 1, 255: 255}
+    assert spec.label_values == {0: IGNORE, 1: 0, 2: IGNORE, 3: 1, 255: IGNORE}
     assert spec.official_values == (1, 3)
 
 

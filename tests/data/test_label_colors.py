@@ -88,8 +88,8 @@ def test_colours_need_one_for_every_class():
 
 def test_bytes_after_the_end_of_a_coloured_label_do_no_harm():
     for encode in (trees.encode, folders.rgba_png):
-        found = decode.decode_label(encode(colours()) + b"\0", SPEC)
-        np.testing.assert_array_equal(found, folders.enlarge(folders.COLORS[1], (4, 6)))
+        decoded = decode.decode_label(encode(colours()) + b"\0", SPEC)
+        np.testing.assert_array_equal(decoded, folders.enlarge(folders.COLORS[1], (4, 6)))
 
 
 @pytest.mark.parametrize("encode", [trees.encode, folders.png_16_bit])
@@ -99,8 +99,8 @@ def test_a_label_with_exif_is_turned_like_its_image(encode, orientation):
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
     pixels = ids if encode is trees.encode else ids.astype(np.uint16)
-    found = decode.decode_label(trees.encode(pixels, exif=exif), SPEC)
-    np.testing.assert_array_equal(found, np.rot90(ids, {1: 0, 3: 2, 6: -1}[orientation]))
+    decoded = decode.decode_label(trees.encode(pixels, exif=exif), SPEC)
+    np.testing.assert_array_equal(decoded, np.rot90(ids, {1: 0, 3: 2, 6: -1}[orientation]))
     colors = np.array(list(SPEC.label_colors), np.uint8)[ids]
-    found = decode.decode_label(trees.encode(colors, exif=exif), SPEC)
-    np.testing.assert_array_equal(found, np.rot90(ids, {1: 0, 3: 2, 6: -1}[orientation]))
+    decoded = decode.decode_label(trees.encode(colors, exif=exif), SPEC)
+    np.testing.assert_array_equal(decoded, np.rot90(ids, {1: 0, 3: 2, 6: -1}[orientation]))

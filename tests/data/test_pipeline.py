@@ -4,6 +4,7 @@ import pytest
 from collabseg_jax import data
 from collabseg_jax.data import decode
 from collabseg_jax.errors import InputError
+from collabseg_jax.labels import IGNORE
 
 from . import trees
 
@@ -17,9 +18,9 @@ def batches(count, source=RECORDS, **options):
         return [next(iterator) for _ in range(count)]
 
 
-def assert_same(found, expected):
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
+def assert_same(actual, expected):
+    assert len(actual) == len(expected)
+    for one, other in zip(actual, expected, strict=True):
         assert one.keys() == other.keys()
         for key in one:
             np.testing.assert_array_equal(one[key], other[key])
@@ -45,7 +46,7 @@ def test_train_batches_are_what_they_promise():
             "valid": ((4,), "bool"),
         }
         assert batch["valid"].all()
-        assert set(np.unique(batch["label"])) <= {*range(11), 255}
+        assert set(np.unique(batch["label"])) <= {*range(11), IGNORE}
 
 
 def test_the_seed_decides_everything():
@@ -78,15 +79,15 @@ def test_resuming_continues_bit_for_bit_and_skips_unread(step):
     assert len(source.read) <= 4 * 8  # what is read ahead, not what was skipped
 
 
-def only_rows(found, rows):
-    return [{key: value[rows] for key, value in batch.items()} for batch in found]
+def only_rows(several, rows):
+    return [{key: value[rows] for key, value in batch.items()} for batch in several]
 
 
 @pytest.mark.parametrize("rows", [[0, 1], [2, 3], [1, 3], [2]])
 def test_a_process_gets_its_rows_of_the_same_batches(rows):
-    found = batches(5, rows=rows)
-    assert found[0]["image"].shape[0] == len(rows)
-    assert_same(found, only_rows(batches(5), rows))
+    mine = batches(5, rows=rows)
+    assert mine[0]["image"].shape[0] == len(rows)
+    assert_same(mine, only_rows(batches(5), rows))
 
 
 def bad_records():
@@ -156,11 +157,12 @@ def assert_each_record_once(source, processes):
         height, width = expected["label"].shape
         np.testing.assert_array_equal(image[:height, :width], expected["image"])
         np.testing.assert_array_equal(label[:height, :width], expected["label"])
-        assert (label[height:] == 255).all() and (label[:, width:] == 255).all()
+        assert (label[height:] == IGNORE).all() and (label[:, width:] == IGNORE).all()
     for batches in processes:
         for batch in batches:
             padding = ~batch["valid"]
-            assert (batch["label"][padding] == 255).all() and (batch["index"][padding] == -1).all()
+            assert (batch["label"][padding] == IGNORE).all()
+            assert (batch["index"][padding] == -1).all()
 
 
 MANY_SIZES = [(20 + 7 * i, 40 + 11 * (i * 5 % 12)) for i in range(12)]
@@ -182,17 +184,17 @@ def test_evaluation_sees_each_record_once(count, sizes, process_count):
 
 
 def test_evaluation_of_one_size_keeps_the_order_and_pads_nothing():
-    [found] = evaluate(trees.records(7, sizes=((33, 40),)))
-    order = np.concatenate([batch["index"] for batch in found])
+    [evaluated] = evaluate(trees.records(7, sizes=((33, 40),)))
+    order = np.concatenate([batch["index"] for batch in evaluated])
     assert order.tolist() == [*range(7), -1]
-    assert {batch["image"].shape for batch in found} == {(4, 33, 40, 3)}
+    assert {batch["image"].shape for batch in evaluated} == {(4, 33, 40, 3)}
 
 
 def test_tiny_images_are_padded_to_what_the_students_take():
-    [found] = evaluate(RECORDS)
+    [evaluated] = evaluate(RECORDS)
     assert trees.SIZE == (24, 32)
-    assert {batch["image"].shape for batch in found} == {(4, 32, 32, 3)}
-    assert all((batch["label"][:, 24:] == 255).all() for batch in found)
+    assert {batch["image"].shape for batch in evaluated} == {(4, 32, 32, 3)}
+    assert all((batch["label"][:, 24:] == IGNORE).all() for batch in evaluated)
 
 
 def test_a_bad_record_in_evaluation():

@@ -11,6 +11,7 @@ from collabseg_jax import data
 from collabseg_jax.data import writing
 from collabseg_jax.data.builders import camvid
 from collabseg_jax.errors import InputError
+from collabseg_jax.labels import IGNORE
 
 from . import trees
 
@@ -99,9 +100,9 @@ def test_without_raw_dir_the_only_copy_is_used(raw, tmp_path):
     with pytest.raises(InputError, match="no prepared camvid in .*give --config.data.raw_dir=PATH"):
         prepare("", tmp_path)
     first = prepare(raw, tmp_path)
-    found = prepare("", tmp_path)
-    assert found.fingerprint == first.fingerprint and found.sizes == first.sizes
-    assert found.source("val")[0]["name"] == "val_000"
+    again = prepare("", tmp_path)
+    assert again.fingerprint == first.fingerprint and again.sizes == first.sizes
+    assert again.source("val")[0]["name"] == "val_000"
 
     other = trees.camvid(tmp_path / "other", {"train": 2})
     prepare(other, tmp_path)
@@ -221,4 +222,4 @@ def test_the_real_camvid(tmp_path):
     assert sum(batch["valid"].sum() for batch in batches) == 101
     assert {batch["image"].shape for batch in batches} == {(8, 360, 480, 3)}
     labels = {int(value) for batch in batches for value in set(batch["label"].ravel())}
-    assert labels == {*range(11), 255}
+    assert labels == {*range(11), IGNORE}

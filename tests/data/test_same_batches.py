@@ -90,11 +90,11 @@ def check(count, batch_size, processes, start, steps, seed, oversample, subset, 
         )
         with batches:
             for step in range(start, start + steps):
-                found, of = next(batches), {"count": count, "seed": seed, "oversample": oversample}
-                assert all(type(value) is np.ndarray for value in found.values())
+                batch, of = next(batches), {"count": count, "seed": seed, "oversample": oversample}
+                assert all(type(value) is np.ndarray for value in batch.values())
                 image, label = expected(step, rows, batch_size, **of)
-                np.testing.assert_array_equal(found["image"], image)
-                np.testing.assert_array_equal(found["label"], label)
+                np.testing.assert_array_equal(batch["image"], image)
+                np.testing.assert_array_equal(batch["label"], label)
 
 
 @hypothesis.given(cases())

@@ -109,9 +109,9 @@ def test_a_share_is_the_names_of_the_smallest_hashes():
     names = [f"r{i}" for i in range(30)]
     ranked = sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
     for text, count in (("0.1", 3), ("1/8", 4), ("0.01", 1), ("1e-9", 1), ("0.5", 15), ("1", 30)):
-        found = chosen(Names(names), text)
-        assert sorted(found) == sorted(ranked[:count])
-        assert found == [name for name in names if name in found]  # in the source's order
+        picked = chosen(Names(names), text)
+        assert sorted(picked) == sorted(ranked[:count])
+        assert picked == [name for name in names if name in picked]  # in the source's order
     assert data.choose(source := Names(names), "") is source
 
 

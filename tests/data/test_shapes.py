@@ -6,8 +6,7 @@ import pytest
 
 from collabseg_jax import data
 from collabseg_jax.data.builders import shapes
-
-IGNORE = 255
+from collabseg_jax.labels import IGNORE
 
 
 @pytest.fixture(scope="module")

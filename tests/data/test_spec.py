@@ -4,6 +4,7 @@ import pytest
 from collabseg_jax import data
 from collabseg_jax.data.decode import decode_label
 from collabseg_jax.errors import InputError
+from collabseg_jax.labels import IGNORE
 
 from . import trees
 
@@ -22,14 +23,14 @@ def test_camvid_keeps_the_segnet_order():
     spec = data.get_spec("camvid")
     assert spec.classes[0] == "sky" and spec.classes[10] == "bicyclist" and spec.num_classes == 11
     assert spec.label_lut.dtype == np.uint8
-    assert spec.label_lut[:12].tolist() == [*range(11), 255]
+    assert spec.label_lut[:12].tolist() == [*range(11), IGNORE]
     assert np.flatnonzero(spec.label_allowed).tolist() == list(range(12))
 
 
 def test_without_a_table_labels_are_train_ids():
     spec = data.DatasetSpec("x", ("a", "b"), ((0, 0, 0), (1, 1, 1)), ("train",))
     assert np.flatnonzero(spec.label_allowed).tolist() == [0, 1, 255]
-    assert spec.label_lut[[0, 1, 255]].tolist() == [0, 1, 255]
+    assert spec.label_lut[[0, 1, 255]].tolist() == [0, 1, IGNORE]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from array_record.python import array_record_module
 
 from collabseg_jax import data
 from collabseg_jax.data import prepared, writing
@@ -15,7 +14,7 @@ from collabseg_jax.data.builders import base
 from collabseg_jax.errors import InputError
 from tests import processes
 
-from . import trees
+from . import damages, trees
 
 BEGINNING = """
 import os, signal, subprocess, sys
@@ -70,24 +69,6 @@ def interrupt(raw, monkeypatch, at="train_004"):
             prepare(raw)
     [partial] = raw.parent.glob("tfds/camvid/*/partial.*")
     return partial
-
-
-def flip(path, what, bit=1):
-    """Change one bit of the first place where a file holds these bytes."""
-    content = bytearray(path.read_bytes())
-    content[content.index(what)] ^= bit
-    path.write_bytes(content)
-
-
-def rewrite(path, change):
-    """Whole records again, in a file that is right in itself."""
-    reader = array_record_module.ArrayRecordReader(str(path))
-    records = change(reader.read_all())
-    reader.close()
-    writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
-    for record in records:
-        writer.write(record)
-    writer.close()
 
 
 def test_after_kill_9_it_continues(raw, capfd):
@@ -166,38 +147,7 @@ def test_a_full_disk_keeps_what_is_finished(raw):
     assert ", continuing after " in done.stderr
 
 
-def break_a_byte(partial):
-    flip(partial / "camvid-train.array_record-00000", b"train_001")
-
-
-def break_one_record(partial):
-    shard = partial / "camvid-train.array_record-00001"
-    rewrite(shard, lambda records: [records[0], records[1].replace(b"IEND", b"iEND")])
-
-
-def break_the_order(partial):
-    rewrite(partial / "camvid-train.array_record-00001", lambda records: records[::-1])
-
-
-def break_the_length(partial):
-    shard = partial / "camvid-train.array_record-00000"
-    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
-
-
-def break_by_removal(partial):
-    (partial / "camvid-train.array_record-00001").unlink()
-
-
-DAMAGE = [
-    (break_a_byte, r"record 1 of train in .* cannot be read: Corrupted .*"),
-    (break_one_record, r"record 3 of train in .* has other bytes, expected train_003 as it was .*"),
-    (break_the_order, r"record 2 of train in .* is train_003, expected train_002 as it was .*"),
-    (break_the_length, r"record 0 of train in .* cannot be read: it is empty"),
-    (break_by_removal, r"record 2 of train in .* cannot be read: .*No such file.*"),
-]
-
-
-@pytest.mark.parametrize("damage,message", DAMAGE)
+@pytest.mark.parametrize("damage,message", damages.DAMAGE)
 def test_what_was_written_wrong_is_never_taken(damage, message, raw, monkeypatch):
     damage(interrupt(raw, monkeypatch))
     with pytest.raises(InputError, match=f"preparing camvid .* failed: {message}; nothing") as e:
@@ -232,7 +182,7 @@ def test_a_copy_is_verified_only_on_request(raw, capfd):
         assert said == ["verifying camvid train: 5", "verifying camvid val: 3"]
 
 
-@pytest.mark.parametrize("damage,message", DAMAGE[:3])
+@pytest.mark.parametrize("damage,message", damages.DAMAGE[:3])
 def test_a_damaged_copy_is_set_aside(damage, message, raw):
     damage(Path(prepare(raw).builder_dir))
     for _ in range(2):  # the second time the place of damaged copies is taken
@@ -246,7 +196,7 @@ def test_a_damaged_copy_is_set_aside(damage, message, raw):
 
 def test_a_damaged_record_is_an_error_in_training(raw):
     copy = prepare(raw)
-    break_a_byte(Path(copy.builder_dir))
+    damages.break_a_byte(Path(copy.builder_dir))
     source = prepare(raw).source("train")
     assert source[0]["name"] == "train_000"
     with pytest.raises(InputError, match="record 1 of train in .* cannot be read: Corrupted"):
@@ -275,6 +225,6 @@ def test_a_copy_that_was_made_of_other_files(raw):
 def test_shapes_are_verified_too(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr("collabseg_jax.data.builders.shapes.SPLIT_SIZES", {"train": 3, "val": 2})
     folder = Path(data.prepare("shapes", data_dir=str(tmp_path)).builder_dir)
-    flip(folder / "shapes-val.array_record-00000", b"val_0001")
+    damages.flip(folder / "shapes-val.array_record-00000", b"val_0001")
     with pytest.raises(InputError, match="record 1 of val in .* cannot be read: Corrupted"):
         data.prepare("shapes", data_dir=str(tmp_path), verify=True)

@@ -2,13 +2,16 @@
 
 import os
 import shutil
+import subprocess
+import sys
+import zlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from collabseg_jax.errors import RunError
+from collabseg_jax.errors import InputError, RunError
 from collabseg_jax.modes import train
 from collabseg_jax.run import checkpoint
 from tests.faults.runs import arrays, assert_same_arrays, make_config
@@ -74,19 +77,93 @@ def test_if_all_are_damaged_nothing_is_touched(finished, data_dir, tmp_path):
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["12", "8"]
 
 
+def arrays_of(tree):
+    return {k: jnp.asarray(v) for k, v in tree.items()}
+
+
 def test_any_flipped_bit_changes_the_checksum():
     tree = {"a": np.arange(7, dtype=np.float32), "b": np.array([3, -1], np.int32)}
     tree["key"] = jax.random.key(5)
-
-    def checksum(tree):
-        return checkpoint.checksum({k: jnp.asarray(v) for k, v in tree.items()})
-
-    original = checksum(tree)
+    original = checkpoint.crc32(arrays_of(tree))
     for name in ("a", "b"):
         for word in range(tree[name].size):
             for bit in range(0, 32, 3):
                 changed = tree[name].copy()
                 changed.view(np.uint32)[word] ^= np.uint32(1 << bit)
-                assert checksum(tree | {name: changed}) != original
-    assert checksum(tree | {"key": jax.random.key(6)}) != original
-    assert checksum(tree | {"a": tree["a"][::-1].copy()}) != original
+                assert checkpoint.crc32(arrays_of(tree | {name: changed})) != original
+    two_signs = tree["a"] * np.float32([1, 1, -1, 1, -1, 1, 1])
+    for other in ({"key": jax.random.key(6)}, {"a": tree["a"][::-1].copy()}, {"a": two_signs}):
+        assert checkpoint.crc32(arrays_of(tree | other)) != original
+
+
+def test_the_checksum_is_that_of_the_bytes_in_the_order_of_the_leaves():
+    tree = {"b": np.float32([1.5, -2]), "a": np.array(7, np.int32), "c": jnp.bfloat16([3.0])}
+    content = b"".join(np.asarray(tree[name]).tobytes() for name in "abc")
+    assert checkpoint.crc32(arrays_of(tree)) == zlib.crc32(content)
+
+
+def saved_with(monkeypatch, folder, key, number_of):
+    """A state saved as an earlier version did: its checksum under another key."""
+    save = checkpoint.Checkpoints(folder, every=1)
+    state = arrays_of({"w": np.float32([1.0, -2.0, 3.0])})
+    monkeypatch.setattr(checkpoint, "CRC", key)
+    monkeypatch.setattr(checkpoint, "crc32", number_of)
+    save.save(1, state)
+    save.close()
+    monkeypatch.undo()
+    return state
+
+
+def old_sum(state):
+    """Word for word: odd factors by place, and a generator's step for each array."""
+    words = np.asarray(state["w"]).view(np.uint32)
+    return sum(int(word) * (2 * i + 1) for i, word in enumerate(words)) % 2**32
+
+
+@pytest.mark.parametrize("off", [0, 1])
+def test_checkpoints_of_earlier_versions_are_read_and_compared(tmp_path, monkeypatch, off):
+    state = saved_with(monkeypatch, tmp_path, "checksum", lambda state: old_sum(state) + off)
+    reader = checkpoint.Checkpoints(tmp_path)
+    if off:
+        with pytest.raises(InputError, match="1 is damaged: its arrays have checksum"):
+            reader.restore(1, state)
+    else:
+        np.testing.assert_array_equal(reader.restore(1, state)["w"], state["w"])
+    reader.close()
+
+
+def test_a_checkpoint_without_any_checksum_is_damaged(tmp_path, monkeypatch):
+    state = saved_with(monkeypatch, tmp_path, "other", lambda _: 0)
+    reader = checkpoint.Checkpoints(tmp_path)
+    with pytest.raises(InputError, match="expected None"):
+        reader.restore(1, state)
+    reader.close()
+
+
+def test_one_line_of_a_damaged_checkpoint_and_standard_error_stays_where_it_is(tmp_path):
+    """In a process of its own: what orbax's tasks say, they say from threads and destructors."""
+    code = f"""
+import os, pathlib, jax.numpy as jnp
+from collabseg_jax.errors import InputError
+from collabseg_jax.run.checkpoint import Checkpoints
+state = {{f"w{{i}}": jnp.ones((64, 64)) for i in range(40)}}
+writer = Checkpoints({str(tmp_path)!r}, every=1)
+writer.save(1, state)
+writer.close()
+folder = pathlib.Path({str(tmp_path)!r}, "checkpoints", "1", "state")
+largest = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+os.truncate(largest, largest.stat().st_size // 2)
+before, dup2 = os.fstat(2), os.dup2
+os.dup2 = lambda *_: print("redirected")
+reader = Checkpoints({str(tmp_path)!r})
+try:
+    reader.restore(1, state)
+except InputError as error:
+    print(error)
+reader.close()
+print(os.fstat(2) == before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    line, same = done.stdout.splitlines()
+    assert "checkpoints/1 is damaged, or of another version" in line
+    assert same == "True" and done.stderr == ""

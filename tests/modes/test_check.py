@@ -5,7 +5,7 @@ import PIL.Image
 
 from collabseg_jax import data
 from collabseg_jax.configs import camvid
-from collabseg_jax.data import check_report as checking
+from collabseg_jax.data import check_report
 from collabseg_jax.main import MODES
 from collabseg_jax.modes import check
 from tests.data import trees
@@ -94,9 +94,11 @@ def test_the_page_shows_suspicious_pairs_and_evenly_spaced_ones(tmp_path, capsys
 
 def test_every_kind_of_warning_has_a_heading():
     spec = data.get_spec("camvid")
-    reading = checking.Reading(None, ("i", "l", "b"), (), (4, 4), b"1", np.eye(256, dtype=int)[0])
-    other = checking.Reading(None, ("j", "k", "b"), (), (4, 4), b"2", np.eye(256, dtype=int)[0])
+    reading = check_report.Reading(
+        None, ("i", "l", "b"), (), (4, 4), b"1", np.eye(256, dtype=int)[0]
+    )
+    other = check_report.Reading(None, ("j", "k", "b"), (), (4, 4), b"2", np.eye(256, dtype=int)[0])
     readings = {"train": [reading, reading, other], "val": [other]}
-    report = checking.summarize(spec, readings, [], needed=["test"], crop=(8, 8))
+    report = check_report.summarize(spec, readings, [], needed=["test"], crop=(8, 8))
     assert report["warnings"].keys() == check.HEADINGS.keys()
     assert "check" in MODES

@@ -9,7 +9,7 @@ import pytest
 
 from collabseg_jax import main
 from collabseg_jax.errors import InputError
-from collabseg_jax.modes import compile as ahead
+from collabseg_jax.modes import compile
 from collabseg_jax.run.build import make_run
 from tests import tiny
 
@@ -55,13 +55,13 @@ def test_what_the_step_of_a_config_takes_here(capsys):
 
 def test_a_batch_that_the_devices_cannot_share():
     with pytest.raises(InputError, match="config.mesh is data=3"):
-        ahead.run(config(**{"mesh.data": 3}))
+        compile.run(config(**{"mesh.data": 3}))
 
 
 def test_an_unknown_topology():
     """Also what is said without a compiler for TPUs."""
     with pytest.raises(InputError, match=r"config.compile.topology is 'v9z:1x1'.*like v5e:4x4"):
-        ahead.run(config(**{"compile.topology": "v9z:1x1"}))
+        compile.run(config(**{"compile.topology": "v9z:1x1"}))
 
 
 def test_what_the_compiler_says_of_a_program_that_does_not_fit():
@@ -69,17 +69,17 @@ def test_what_the_compiler_says_of_a_program_that_does_not_fit():
         "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space "
         "hbm. Used 31.49G of 15.75G hbm. Exceeded hbm capacity by 15.74G."
     )
-    found = ahead._too_large(jax.errors.JaxRuntimeError(said))
+    found = compile._too_large(jax.errors.JaxRuntimeError(said))
     assert found == {"fits": False, "needs_gib": 31.49, "has_gib": 15.75}
     with pytest.raises(jax.errors.JaxRuntimeError, match="UNIMPLEMENTED"):
-        ahead._too_large(jax.errors.JaxRuntimeError("UNIMPLEMENTED: no"))
+        compile._too_large(jax.errors.JaxRuntimeError("UNIMPLEMENTED: no"))
 
 
 @pytest.mark.parametrize("limit", [100 * 2**30, 1000])
 def test_memory_of_a_device_that_is_here(limit):
     """A compiler for GPUs compiles what does not fit: only the device says how much it has."""
     compiled = jax.jit(lambda x: x + 1).lower(jnp.zeros(1000)).compile()
-    found = ahead._costs(compiled, {"bytes_limit": limit})
+    found = compile._costs(compiled, {"bytes_limit": limit})
     assert found["fits"] == (limit > 8000)
     if not found["fits"]:
         assert found == {"fits": False, "needs_gib": 8000 / 2**30, "has_gib": 1000 / 2**30}
@@ -88,6 +88,6 @@ def test_memory_of_a_device_that_is_here(limit):
 @pytest.mark.slow
 @pytest.mark.skipif(not TPU, reason="needs libtpu (the extra tpu)")
 def test_tpus_that_are_not_here():
-    found = ahead.run(config(**{"compile.topology": "v5e:2x2", "mesh.space": 1}))
+    found = compile.run(config(**{"compile.topology": "v5e:2x2", "mesh.space": 1}))
     assert (found["devices"], found["images"], found["fits"]) == (4, 1, True)
     assert "v5" in found["kind"].lower()

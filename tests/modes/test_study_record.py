@@ -125,6 +125,18 @@ def test_another_configuration_data_or_scoring_in_a_line_is_refused(copied, go, 
     assert sorted(path.name for path in copied.iterdir()) == sorted(FILES)
 
 
+def test_a_run_of_an_older_format_counts_and_stays_as_it_was(copied, go, capsys):
+    """Before there was a number, two keys of the bridges were among the losses."""
+    older = {"bridges.borrowed_grad": None, "losses.hfd.borrowed_grad": False}
+    older |= {"bridges.mask_ratio": None, "losses.mgd.mask_ratio": 0.75}
+    older |= {"cnn.momentum": 0.9, "vit.momentum": 0.9}
+    change(copied / "runs.jsonl", 1, format=0, differences=older)
+    before = read_runs(copied)
+    assert go(make_config(), ready=()) == {"failed": []}
+    assert started(capsys) == []
+    assert read_runs(copied) == before
+
+
 def test_a_damaged_record_is_named(copied):
     path = copied / "runs.jsonl"
     lines = path.read_text().splitlines(keepends=True)

@@ -98,3 +98,16 @@ def test_a_run_is_recorded_without_git(tmp_path, monkeypatch):
     record.record_config(config, tmp_path, fingerprint="f", spec=spec)
     written = json.loads((tmp_path / "config.json").read_text())
     assert written["commit"] is None and written["format"] == record.FORMAT
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"config"', "config.json is damaged: .*, expected JSON"),
+        ('{"config": {}}', "has no 'bridges'"),
+    ],
+)
+def test_a_damaged_record_is_one_line(tmp_path, text, message):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        record.recorded_config(tmp_path, ConfigDict())

@@ -12,7 +12,7 @@ from collabseg_jax.run import runtime
 # Memory as JAX on CPUs uses it, in a thread of its own: 256 MiB are asked for, written and freed.
 PAGES = """
 import ctypes, resource, sys, threading
-from collabseg_jax import runtime
+from collabseg_jax.run import runtime
 if sys.argv[1] == "keep":
     runtime.keep_freed_memory()
 libc = ctypes.CDLL(None)

@@ -105,7 +105,7 @@ class Cityscapes(base.PairBuilder):
         if mixed:
             report(
                 *(
-                    f"{path}: without a *_gtFine_{encoding}.png beside it, while others have no "
+                    f"{path}: without a *_gtFine_{encoding}.png next to it, while others have no "
                     f"*_gtFine_{other}.png, expected one of the two kinds for all images"
                     for path in mixed
                 )

@@ -154,7 +154,7 @@ def pairs_of_folders(
     folders: Mapping[str, tuple[Path, Path]],
     report: Report = refuse,
 ) -> dict[str, list[LabelledImage]]:
-    """The pairs of whichever splits exist, where each has a folder of images and one of labels.
+    """The pairs of all splits that exist, where each has a folder of images and one of labels.
 
     Args:
       spec: of the data set.

@@ -1,0 +1,85 @@
+"""The keys of a config: where pages are found, and which values each key may have."""
+
+import pytest
+
+from collabseg_jax.configs import quickstart
+from collabseg_jax.errors import InputError
+from collabseg_jax.run import config
+from collabseg_jax.run.pages import PAGES, find_page, load
+
+
+def with_value(key, value):
+    config = quickstart.get_config()
+    with config.ignore_type():
+        config.update_from_flattened_dict({key: value})
+    return config
+
+
+def test_every_range_is_that_of_a_key_and_holds_its_default():
+    flat = config.flatten(load("base"))
+    assert set(config.RANGES) <= set(flat)
+    config.check(load("base"))
+
+
+@pytest.mark.parametrize(
+    ("key", "good", "bad", "expected"),
+    [
+        ("steps", 1, 0, "at least 1"),
+        ("batch_size", 2, 1, "at least 2: the BatchNorm"),
+        ("warmup_steps", -1, -2, "at least -1"),
+        ("data.hue", 0.5, 0.51, "at least 0 and at most 0.5: turns"),
+        ("data.scale", (0.5, 0.5), (0.0, 1.0), "two numbers, each more than 0"),
+        ("data.crop", (32, 33), (31, 33), "two numbers, each at least 32"),
+        ("data.crop", (32, 32), (32,), "two numbers"),
+        ("data.brightness", 0.0, float("nan"), "at least 0: a finite number"),
+        ("bridges.mask_ratio", 1.0, 1.5, "at least 0 and at most 1: a share"),
+        ("predict.long_side", 32, 31, "at least 32"),
+        ("seed", 2**32 - 1, -1, "at least 0"),
+    ],
+)
+def test_bounds(key, good, bad, expected):
+    config.check(with_value(key, good))
+    with pytest.raises(InputError) as error:
+        config.check(with_value(key, bad))
+    assert str(error.value).startswith(f"config.{key} is {bad!r}, expected {expected}")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("precision", "float23", "unknown config.precision 'float23'; did you mean 'float32' or"),
+        ("eval.checkpoint", "lattest", "did you mean 'latest' or"),
+        ("predict.student", "both", "valid: cnn, ensemble, vit"),
+        ("export.student", "ensemble", "valid: cnn, vit"),
+        ("predict.encoding", "offical", "did you mean 'official'?"),
+    ],
+)
+def test_words(key, value, message):
+    with pytest.raises(InputError, match=rf"config\.{key}.*") as error:
+        config.check(with_value(key, value))
+    assert message in str(error.value)
+
+
+def test_what_belongs_together():
+    with pytest.raises(InputError, match=r"config.data.scale is \(2.0, 0.5\), expected the small"):
+        config.check(with_value("data.scale", (2.0, 0.5)))
+
+
+def test_free_keys_do_not_decide_what_is_trained():
+    free = {key for key in config.flatten(load("base")) if config.is_free(key)}
+    assert {"eval.every", "log.profile", "data.raw_dir", "remat"} <= free
+    assert not {"steps", "seed", "data.crop", "losses.hfd.weight", "bridges.mask_ratio"} & free
+
+
+def test_pages_are_found_by_path_and_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    inside = PAGES / "quickstart.py"
+    assert find_page("quickstart") == find_page("configs/quickstart.py") == inside
+    assert find_page("studies/shapes") == PAGES / "studies" / "shapes.py"
+    assert find_page("no_such_page") is None
+    own = tmp_path / "quickstart.py"
+    own.write_text("def get_config(which=0):\n    return which\n")
+    assert find_page("quickstart.py").resolve() == own
+    assert load("quickstart.py") == 0 and load("quickstart.py:7") == "7"
+    with pytest.raises(InputError, match="no_such_page: no such config"):
+        load("no_such_page")
