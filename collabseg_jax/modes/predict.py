@@ -118,9 +118,9 @@ def run(config: Any, workdir: Any) -> None:
         twice = next(s for s in stems if stems.count(s) > 1)
         raise InputError(f"config.predict.images matches several files named {twice}.*")
     out = Path(config.predict.dir or Path(workdir) / "predictions").expanduser()
-    if beside := [path for path in paths if path.parent.resolve() == out.resolve()]:
+    if inside := [path for path in paths if path.parent.resolve() == out.resolve()]:
         raise InputError(
-            f"{beside[0]} lies in the folder that label maps are written to, expected pictures "
+            f"{inside[0]} lies in the folder that label maps are written to, expected pictures "
             "from elsewhere, or another --config.predict.dir"
         )
     out.mkdir(parents=True, exist_ok=True)
