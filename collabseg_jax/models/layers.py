@@ -3,7 +3,8 @@
 Padding is symmetric as in torch, and layouts are NHWC / HWIO.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -185,26 +186,9 @@ class DepthwiseNorm(nn.Module):
         return self.activation(x)
 
 
-class LayerNorm(nn.Module):
-    """Layer normalisation over channels, in float32 or wider.
-
-    `nn.LayerNorm(use_fast_variance=False)` has the same parameters and is as fast, but it
-    multiplies in another order: results and gradients differ in the last bits, so runs would not
-    repeat bit for bit.
-    """
-
-    eps: float
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalise x [..., C]."""
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        x = x.astype(ops.wide_dtype(x))
-        centred = x - x.mean(-1, keepdims=True)
-        inverse = jax.lax.rsqrt(jnp.mean(centred**2, -1, keepdims=True) + self.eps)
-        return (centred * inverse * scale + bias).astype(self.dtype)
+# Over channels, in float32 or wider: (eps, dtype of the result, name=...). The fast variance, a
+# difference of two means, is 0 where the mean is large.
+LayerNorm = functools.partial(nn.LayerNorm, use_fast_variance=False)
 
 
 def linear(features: int, dtype: Any, name: str | None = None) -> Conv:
@@ -215,12 +199,18 @@ def linear(features: int, dtype: Any, name: str | None = None) -> Conv:
 def drop_path(x: jax.Array, rate: float, rng: jax.Array) -> jax.Array:
     """Stochastic depth: set the whole residual branch of a sample to 0 with probability `rate`.
 
-    The branches that are kept are scaled by 1 / (1 - rate).
+    Args:
+      x: float [B, ...].
+      rate: at least 0 and below 1.
+      rng: key.
+
+    Returns:
+      An array of x's shape and dtype; the branches that are kept are scaled by 1 / (1 - rate).
 
     Source:
       Huang et al. 2016.
     """
-    return _drop(x, rate, rng, (x.shape[0],) + (1,) * (x.ndim - 1))
+    return _drop(x, rate, rng, shared=range(1, x.ndim))
 
 
 def dropout(x: jax.Array, rate: float, rng: jax.Array, *, kind: str) -> jax.Array:
@@ -235,12 +225,11 @@ def dropout(x: jax.Array, rate: float, rng: jax.Array, *, kind: str) -> jax.Arra
     Returns:
       An array of x's shape and dtype; what is kept is scaled by 1 / (1 - rate).
     """
-    # `nn.Dropout(rate, broadcast_dims=(1, 2))` draws the same mask from this key and gives the same
-    # float32 bits. In bfloat16 it does not, because it divides by 1 - rate instead of multiplying.
-    return _drop(x, rate, rng, (x.shape[0], 1, 1, x.shape[-1]) if kind == "channel" else x.shape)
+    return _drop(x, rate, rng, shared=(1, 2) if kind == "channel" else ())
 
 
-def _drop(x: jax.Array, rate: float, rng: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Drop with one draw for each element of `shape`, which broadcasts to x's."""
-    keep = jax.random.bernoulli(rng, 1.0 - rate, shape)
-    return x * (keep / (1.0 - rate)).astype(x.dtype)
+def _drop(x: jax.Array, rate: float, rng: jax.Array, *, shared: Iterable[int]) -> jax.Array:
+    """Drop with one draw for all places along the axes `shared`."""
+    module = nn.Dropout(rate, broadcast_dims=tuple(shared), deterministic=False, parent=None)
+    dropped: Any = module.apply({}, x, rng=rng)
+    return dropped
