@@ -60,7 +60,11 @@ def started(monkeypatch, tmp_path):
         seen.update(options)
 
     def train_batches(source, spec, **options):
+<<<<<<< HEAD
         seen.update(options, names=data.selection.names(source))
+=======
+        found.update(options, names=source.names)
+>>>>>>> main
         raise Reached
 
     def start(config, workdir=tmp_path / "run"):
