@@ -77,20 +77,10 @@ def test_a_students_term_moves_only_the_learner_and_its_bridges():
 
 def test_what_the_variants_move():
     """Features in the peer's own shape; and borrowed stages that learn with what is lent them."""
-<<<<<<< HEAD
-    table = {"hfd": {"borrowed_grad": True}, "bsd_region": {"space": "teacher"}}
-    table["cwd"] = {"on": "features"}
-    actual = reached(
-        {"ce": {"weight": 1.0}} | {k: row | {"weight": 1.0} for k, row in table.items()}
-    )
+    table = {"ce": {}, "hfd": {}, "bsd_region": {"space": "teacher"}, "cwd": {"on": "features"}}
+    actual = reached({k: row | {"weight": 1.0} for k, row in table.items()}, borrowed_grad=True)
     assert actual["cnn/hfd"] == {"cnn/stage1", "bridges/g1c", "vit/stage2"}
     assert actual["vit/hfd"] == {"vit/stage1", "bridges/g1v", "cnn/stage2"}
-=======
-    table = {"ce": {}, "hfd": {}, "bsd_region": {"space": "teacher"}, "cwd": {"on": "features"}}
-    found = reached({k: row | {"weight": 1.0} for k, row in table.items()}, borrowed_grad=True)
-    assert found["cnn/hfd"] == {"cnn/stage1", "bridges/g1c", "vit/stage2"}
-    assert found["vit/hfd"] == {"vit/stage1", "bridges/g1v", "cnn/stage2"}
->>>>>>> main
     for name in ("bsd_region", "cwd"):
         assert actual[f"cnn/{name}"] == of("cnn", *ENCODER) | {"bridges/p4c"}
         assert actual[f"vit/{name}"] == of("vit", *ENCODER) | {"bridges/p4v"}

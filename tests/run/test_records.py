@@ -60,11 +60,7 @@ def started(monkeypatch, tmp_path):
         seen.update(options)
 
     def train_batches(source, spec, **options):
-<<<<<<< HEAD
-        seen.update(options, names=data.selection.names(source))
-=======
-        found.update(options, names=source.names)
->>>>>>> main
+        seen.update(options, names=source.names)
         raise Reached
 
     def start(config, workdir=tmp_path / "run"):
