@@ -9,7 +9,7 @@ from collabseg_jax.data.evaluation import eval_batches, plan_buckets
 from collabseg_jax.data.existing_copies import find_spec
 from collabseg_jax.data.prepared import Prepared, open_prepared
 from collabseg_jax.data.records import InMemory
-from collabseg_jax.data.selection import choose, class_pixels
+from collabseg_jax.data.selection import choose
 from collabseg_jax.data.source import Source
 from collabseg_jax.data.spec import DatasetSpec
 from collabseg_jax.data.training import cache_bytes, train_batches
@@ -27,7 +27,6 @@ __all__ = [
     "cache_bytes",
     "check",
     "choose",
-    "class_pixels",
     "eval_batches",
     "get_spec",
     "plan_buckets",

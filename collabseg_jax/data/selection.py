@@ -86,16 +86,6 @@ class Subset:
         return self._source.class_pixels(spec)[self._indices]
 
 
-def names(source: Source) -> list[str]:
-    """The name of every record, in order."""
-    return source.names
-
-
-def class_pixels(source: Source, spec: DatasetSpec) -> np.ndarray:
-    """How many pixels of each class each label has; see `Source.class_pixels`."""
-    return source.class_pixels(spec)
-
-
 def choose(source: Source, text: str) -> Source:
     """The part of a source that `config.data.subset` names.
 

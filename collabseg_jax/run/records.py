@@ -45,7 +45,7 @@ def choose_records(config: Any, prepared: data.Prepared) -> TrainingData:
     rates: np.ndarray | None = None
     class_weights = balance.check_class_weights(weights, prepared.spec.num_classes)
     if config.data.oversample or weights in balance.CLASS_WEIGHTS:
-        pixels = data.class_pixels(source, prepared.spec)
+        pixels = source.class_pixels(prepared.spec)
     if config.data.oversample:
         rates = balance.repeat_factors(pixels, config.data.oversample)
         console(

@@ -21,10 +21,10 @@ def touched(grads):
     return {key for key, size in sizes.items() if size > 0}
 
 
-def reached(table):
+def reached(table, **options):
     """{"cnn/hfd": the modules that this term of this student moves, ...} of every term."""
     goal = objective.build_objective(table)
-    made = tiny.make_pair(goal.needs)
+    made = tiny.make_pair(goal.needs, **options)
     variables = tiny.init(made)
     # Enough images for two positions of one class on the ViT's last map: ifvd compares those.
     batch = tiny.make_batch(size=16)
@@ -77,11 +77,8 @@ def test_a_students_term_moves_only_the_learner_and_its_bridges():
 
 def test_what_the_variants_move():
     """Features in the peer's own shape; and borrowed stages that learn with what is lent them."""
-    table = {"hfd": {"borrowed_grad": True}, "bsd_region": {"space": "teacher"}}
-    table["cwd"] = {"on": "features"}
-    actual = reached(
-        {"ce": {"weight": 1.0}} | {k: row | {"weight": 1.0} for k, row in table.items()}
-    )
+    table = {"ce": {}, "hfd": {}, "bsd_region": {"space": "teacher"}, "cwd": {"on": "features"}}
+    actual = reached({k: row | {"weight": 1.0} for k, row in table.items()}, borrowed_grad=True)
     assert actual["cnn/hfd"] == {"cnn/stage1", "bridges/g1c", "vit/stage2"}
     assert actual["vit/hfd"] == {"vit/stage1", "bridges/g1v", "cnn/stage2"}
     for name in ("bsd_region", "cwd"):

@@ -62,7 +62,7 @@ def test_joined_splits_are_one_after_the_other(prepared):
         both[8]
     copy = pickle.loads(pickle.dumps(prepared.source("val+train")))
     assert copy[3] == both[3] and len(pickle.dumps(copy)) < 20_000
-    np.testing.assert_array_equal(data.class_pixels(both, SPEC), expected_pixels(both))
+    np.testing.assert_array_equal(both.class_pixels(SPEC), expected_pixels(both))
     assert type(prepared.source("train")) is type(prepared.source("val"))
 
 
@@ -137,7 +137,7 @@ def test_a_list_of_names(tmp_path, prepared):
     source = prepared.source("train+val")
     subset = data.choose(source, str(path))
     assert chosen(source, str(path)) == subset.names == ["train_000", "train_003", "val_001"]
-    np.testing.assert_array_equal(data.class_pixels(subset, SPEC), expected_pixels(subset))
+    np.testing.assert_array_equal(subset.class_pixels(SPEC), expected_pixels(subset))
     assert subset.image_sizes == [trees.SIZE] * 3 and pickle.loads(pickle.dumps(subset)).names
     moved = tmp_path / "again.txt"
     moved.write_text("train_000\nval_001\ntrain_003\n")
@@ -223,4 +223,4 @@ def test_a_bad_label_is_named_when_counted():
     label[3, 4] = 77
     records[1]["label"] = trees.encode(label)
     with pytest.raises(InputError, match="r001 .label.: label value 77 at row 3, column 4"):
-        data.class_pixels(records, SPEC)
+        records.class_pixels(SPEC)

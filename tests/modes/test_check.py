@@ -14,7 +14,7 @@ from tests.data import trees
 def config_of(raw):
     config = camvid.get_config()
     config.data.raw_dir = str(raw)
-    config.data.crop = (16, 16)
+    config.data.crop = (32, 32)
     return config
 
 
@@ -54,7 +54,7 @@ def test_the_report_in_words(tmp_path, capsys):
     assert "\nwarning: classes that no training label has (9)\n  building\n" in text
     assert "more than once (the same pixels) (1)\n  val/v00.png, val/v01.png, val/v02.png, " in text
     assert "val/v03.png and 19 more\n" in text
-    assert lines[-1] == (f"1 error, 10 warnings; check.json and check.png in {tmp_path / 'run'}")
+    assert lines[-1] == (f"1 error, 12 warnings; check.json and check.png in {tmp_path / 'run'}")
     assert report["splits"]["train"]["sizes"]["distinct"] == 2
 
 

@@ -31,7 +31,7 @@ def test_students_see_what_fits_into_memory(tmp_path, monkeypatch, size, short_s
 
     record = {"image": np.full((*size, 3), 200, np.uint8), "label": np.full(size, 2, np.uint8)}
     monkeypatch.setattr(pictures, "decode_record", lambda record, spec: record)
-    monkeypatch.setattr(pictures.steps, "jit_inspect", lambda **_: inspect)
+    monkeypatch.setattr(pictures, "jit_inspect", lambda **_: inspect)
     state = types.SimpleNamespace(
         cnn=types.SimpleNamespace(variables={}), vit=types.SimpleNamespace(variables={})
     )

@@ -60,7 +60,7 @@ def started(monkeypatch, tmp_path):
         seen.update(options)
 
     def train_batches(source, spec, **options):
-        seen.update(options, names=data.selection.names(source))
+        seen.update(options, names=source.names)
         raise Reached
 
     def start(config, workdir=tmp_path / "run"):
