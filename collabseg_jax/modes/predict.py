@@ -33,6 +33,7 @@ def predictor(workdir: Any, config: Any, student: str) -> Callable:
       workdir: of a trained run.
       config: of that run.
       student: "cnn", "vit" or "ensemble".
+
     Returns:
       predict(image, seen_shape=None, map_shape=None): the label map at the image's own size.
       `seen_shape` is what the network's input is padded to, `map_shape` what the map is computed
@@ -81,8 +82,10 @@ def load(workdir: Any, student: str = "ensemble") -> Callable[[np.ndarray], np.n
     Args:
       workdir: of a run, as `--workdir`.
       student: "cnn", "vit" or "ensemble".
+
     Returns:
       f(image uint8 [H, W, 3] RGB) -> label map uint8 [H, W].
+
     Raises:
       InputError: nothing was trained there, or an unknown student.
 
@@ -99,6 +102,7 @@ def run(config: Any, workdir: Any) -> None:
     Args:
       config: as for `record.recorded_config`.
       workdir: of a run.
+
     Raises:
       InputError: nothing was trained there, or the pictures or a key are not usable.
     """

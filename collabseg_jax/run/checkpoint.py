@@ -161,8 +161,10 @@ def restore_newest(checkpoints: Checkpoints, like: Any, *, set_aside: bool = Fal
       checkpoints: of the run.
       like: as for `Checkpoints.restore`; on the mesh of all processes, or of this one alone.
       set_aside: move the damaged ones away, for a run that will save these steps again.
+
     Returns:
       the state; None if there is no checkpoint at all.
+
     Raises:
       RunError: there are checkpoints, but none is whole (nothing is moved then), or the processes
         see different ones.
