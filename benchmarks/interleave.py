@@ -83,13 +83,13 @@ def main():
         for key in ("ms", "cpu_ms")
     }
     base = a.sum.split(",") if a.sum else [next(iter(programs))]
-    print(f"{a.rounds} rounds; ratios beside {' + '.join(base)}")
+    print(f"{a.rounds} rounds; ratios to {' + '.join(base)}")
     print("program | ms | cpu ms | ratio (extremes) | cpu ratio | memory GB | compile s | device")
     for name, program in programs.items():
         ratios = {}
         for key, times in of.items():
-            beside = map(sum, zip(*(times[b] for b in base), strict=True))
-            ratios[key] = [t / b for t, b in zip(times[name], beside, strict=True)]
+            reference = map(sum, zip(*(times[b] for b in base), strict=True))
+            ratios[key] = [t / b for t, b in zip(times[name], reference, strict=True)]
         r = ratios["ms"]
         print(
             f"{name} | {statistics.median(of['ms'][name]):.0f} | "

@@ -1,4 +1,4 @@
-"""Time one training step of Keras-hub's SegFormer on its JAX backend, to stand beside step_time.py.
+"""Time one training step of Keras-hub's SegFormer on its JAX backend, to compare with step_time.py.
 
   python benchmarks/keras_step.py --classes=21 --batch=2 --crop=256,256
 

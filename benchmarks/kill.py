@@ -56,11 +56,11 @@ def command(a, workdir, workers):
 def unfinished(workdir):
     """The checkpoints that are being written; one that was left behind keeps its inode."""
     folder = workdir / "checkpoints"
-    found = set()
+    files = set()
     for path in folder.glob("*.orbax-checkpoint-tmp"):
         with contextlib.suppress(FileNotFoundError):
-            found.add((path.name, path.stat().st_ino))
-    return found
+            files.add((path.name, path.stat().st_ino))
+    return files
 
 
 def lines(workdir):

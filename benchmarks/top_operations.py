@@ -98,9 +98,9 @@ def main():
     text, spent = measure(step_time.parse())
     program = {}
     for line in text.splitlines():
-        if found := INSTRUCTION.match(line):
+        if parts := INSTRUCTION.match(line):
             where = PLACE.search(line)
-            program[found[1]] = found[2], where[1] if where else ""
+            program[parts[1]] = parts[2], where[1] if where else ""
     spent = collections.Counter({name: ms for name, ms in spent.items() if name in program})
     whole = sum(spent.values())
     if not whole:

@@ -231,7 +231,7 @@ class Collab(nn.Module):
         return loss
 
     def hfd(self, features):
-        """Each student's F1 through the peer's second stage beside the peer's F2."""
+        """Each student's F1 through the peer's second stage, with the peer's F2."""
         cnn, vit = features["cnn"], features["vit"]
         as_vit = borrow(self.vit.segformer.stages[1], self.bridges["g1c"](cnn[0]))
         as_cnn = borrow(self.cnn.backbone.stages[1], self.bridges["g1v"](vit[0]))

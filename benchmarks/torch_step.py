@@ -1,4 +1,4 @@
-"""Time one training step of a pair in PyTorch, to stand beside step_time.py.
+"""Time one training step of a pair in PyTorch, to compare with step_time.py.
 
   python benchmarks/torch_step.py --cnn=deeplabv3plus_resnet18 --vit=segformer_b0 \\
       --classes=21 --batch=2 --crop=256,256 --precision=float32 --losses=full
@@ -72,16 +72,16 @@ def random_batch(a):
 
 def optimizers(parts):
     """(optimizer, parameters, norm that their gradient is clipped to) of each part."""
-    found = []
+    chains = []
     for name, part in parts.items():
         parameters = list(part.parameters())
         if name == "cnn":
             settings = {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
-            found.append((torch.optim.SGD(parameters, fused=True, **settings), parameters, 10.0))
+            chains.append((torch.optim.SGD(parameters, fused=True, **settings), parameters, 10.0))
         else:
             settings = {"lr": 6e-5, "weight_decay": 0.01}
-            found.append((torch.optim.AdamW(parameters, fused=True, **settings), parameters, 1.0))
-    return found
+            chains.append((torch.optim.AdamW(parameters, fused=True, **settings), parameters, 1.0))
+    return chains
 
 
 def build(a):

@@ -18,19 +18,19 @@ def confusion_matrix(
     """Count (label, prediction) pairs.
 
     Args:
-        predictions: [...] integer in [0, K).
-        labels: [...] integer in [0, K), or `ignore_label`; same shape.
-        num_classes: K.
-        ignore_label: the label of pixels without one; they are not counted.
+      predictions: [...] integer in [0, K).
+      labels: [...] integer in [0, K), or `ignore_label`; same shape.
+      num_classes: K.
+      ignore_label: the label of pixels without one; they are not counted.
 
     Returns:
-        [K, K] int32; rows are labels, columns predictions. Exact below 2^31 pixels a call.
+      [K, K] int32; rows are labels, columns predictions. Exact below 2^31 pixels a call.
 
     Example:
-        >>> predictions = jnp.array([0, 1, 1, 0])
-        >>> labels = jnp.array([0, 1, 0, 255])
-        >>> confusion_matrix(predictions, labels, num_classes=2).tolist()
-        [[1, 1], [0, 1]]
+      >>> predictions = jnp.array([0, 1, 1, 0])
+      >>> labels = jnp.array([0, 1, 0, 255])
+      >>> confusion_matrix(predictions, labels, num_classes=2).tolist()
+      [[1, 1], [0, 1]]
     """
     valid = labels != ignore_label
     labels = jnp.where(valid, labels, 0).astype(jnp.int32)
@@ -43,26 +43,26 @@ def scores(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     """Scores of a whole set from its summed confusion matrix.
 
     Args:
-        confusion: [K, K] counts; rows are labels, columns predictions.
-        classes: K class names.
+      confusion: [K, K] counts; rows are labels, columns predictions.
+      classes: K class names.
 
     Returns:
-        {"miou", "pixel_accuracy", "mean_accuracy", "iou": {class: value}}, all in [0, 1]. A class
-            with an empty union has IoU None and is left out of the mIoU; the mean accuracy is over
-            classes that occur in the labels. What has nothing to score is None.
+      {"miou", "pixel_accuracy", "mean_accuracy", "iou": {class: value}}, all in [0, 1]. A class
+        with an empty union has IoU None and is left out of the mIoU; the mean accuracy is over
+        classes that occur in the labels. What has nothing to score is None.
 
     Raises:
-        ValueError: the matrix is not one of these classes.
+      ValueError: the matrix is not one of these classes.
 
     Source:
-        Long et al. 2015, section 5.
+      Long et al. 2015, section 5.
 
     Example:
-        >>> result = scores(np.array([[3, 1], [0, 4]]), ("road", "sky"))
-        >>> result["iou"]  # 3 / (3 + 1 + 0) and 4 / (4 + 1)
-        {'road': 0.75, 'sky': 0.8}
-        >>> result["miou"], result["pixel_accuracy"]  # and 7 / 8
-        (0.775, 0.875)
+      >>> result = scores(np.array([[3, 1], [0, 4]]), ("road", "sky"))
+      >>> result["iou"]  # 3 / (3 + 1 + 0) and 4 / (4 + 1)
+      {'road': 0.75, 'sky': 0.8}
+      >>> result["miou"], result["pixel_accuracy"]  # and 7 / 8
+      (0.775, 0.875)
     """
     confusion = np.asarray(confusion, np.int64)
     if confusion.shape != (len(classes),) * 2:
@@ -88,15 +88,15 @@ class Confusion(clu.metrics.Metric):
     int32, and 1,024 images of 2048x1024 pixels reach its limit of 2^31.
 
     Attributes:
-        counts: [K, K] integer; rows are labels, columns predictions.
+      counts: [K, K] integer; rows are labels, columns predictions.
 
     Example:
-        >>> labels = jnp.array([0, 1])
-        >>> first = Confusion.from_model_output(jnp.array([0, 1]), labels, num_classes=2)
-        >>> second = Confusion.from_model_output(jnp.array([0, 0]), labels, num_classes=2)
-        >>> total = Confusion.empty(2).merge(first).merge(second)
-        >>> total.counts.tolist(), total.compute()["pixel_accuracy"]
-        ([[2, 0], [1, 1]], 0.75)
+      >>> labels = jnp.array([0, 1])
+      >>> first = Confusion.from_model_output(jnp.array([0, 1]), labels, num_classes=2)
+      >>> second = Confusion.from_model_output(jnp.array([0, 0]), labels, num_classes=2)
+      >>> total = Confusion.empty(2).merge(first).merge(second)
+      >>> total.counts.tolist(), total.compute()["pixel_accuracy"]
+      ([[2, 0], [1, 1]], 0.75)
     """
 
     counts: jax.Array | np.ndarray
@@ -106,7 +106,7 @@ class Confusion(clu.metrics.Metric):
         """No pixels yet.
 
         Args:
-            num_classes: K. The default, a single 0, may be merged with any K.
+          num_classes: K. The default, a single 0, may be merged with any K.
         """
         return cls(counts=np.zeros((num_classes, num_classes), np.int64))
 
@@ -131,6 +131,6 @@ class Confusion(clu.metrics.Metric):
         """The scores of all pixels, as `scores` gives them.
 
         Args:
-            classes: K class names; None names the classes by their numbers, "0", "1", ...
+          classes: K class names; None names the classes by their numbers, "0", "1", ...
         """
         return scores(np.asarray(self.counts), classes or [str(i) for i in range(len(self.counts))])

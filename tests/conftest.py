@@ -27,6 +27,7 @@ runtime.collect_garbage_less_often()  # as the command line does
 LONG = (
     *("test_processes.py", "test_devices.py", "test_run.py", "test_remat.py", "test_gradients.py"),
     *("test_checkpoints.py", "test_disk.py", "test_clock.py", "test_folder_run.py"),
+    "test_notebook.py",
 )
 
 

@@ -5,7 +5,7 @@ python -m tests.run_steps --out=FILE.npz [--pair=tiny|real] [--float64] [--data=
 
 Process 0 writes the gradients of the first step, the parameters after the third, the logs of each
 step, and the confusion matrices of an evaluation. In float32 the gradient of a real CNN at its
-start hangs on which side of 0 single activations fall: to put the images of the batch in another
+start depends on which side of 0 single activations fall: to put the images of the batch in another
 order changes it by 0.5 %. Float64 leaves only the differences that are the mesh's fault.
 """
 
@@ -79,32 +79,32 @@ def main():
     train_step = programs.jit_train_step(
         layout, pair=pair, objective=goal, optimizers=optimizers, jitter={"brightness": 0.2}
     )
-    current, found = create(), {}
+    current, arrays = create(), {}
     for i in range(3):
         batch = tiny.make_batch(BATCH, CROP, seed=i)
         current, logs = train_step(current, mine(layout, batch))
-        found |= flat(f"logs{i}", logs)
+        arrays |= flat(f"logs{i}", logs)
         if i == 0:
-            found |= {f"gradient {k}": v for k, v in momentum(current).items()}
+            arrays |= {f"gradient {k}": v for k, v in momentum(current).items()}
     for name in PARTS:
-        found |= flat(f"parameter {name}", getattr(current, name).params)
+        arrays |= flat(f"parameter {name}", getattr(current, name).params)
     layout = sharding.eval_layout(mesh, batch_size=BATCH)
     eval_step = programs.jit_eval_step(layout, pair=pair, num_classes=tiny.CLASSES)
     variables = {name: getattr(create(), name).variables for name in STUDENTS}
     confusion = eval_step(variables, mine(layout, tiny.make_batch(BATCH, CROP, seed=9)))
-    found |= flat("confusion", confusion)
+    arrays |= flat("confusion", confusion)
     if jax.process_index() == 0:
-        np.savez(a.out, **found)
+        np.savez(a.out, **arrays)
     distributed.finish()
 
 
 def momentum(current):
-    found = {}
+    arrays = {}
     for name in PARTS:
         traces = [part.trace for part in getattr(current, name).opt_state if hasattr(part, "trace")]
         assert len(traces) == 1
-        found |= flat(name, traces[0])
-    return found
+        arrays |= flat(name, traces[0])
+    return arrays
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ def color_jitter(
       contrast: the same.
       saturation: the same.
       hue: the angle is uniform in [-value, value], in turns of the colour circle; at most 0.5.
+
     Returns:
       float32 [B, H, W, 3] in [0, 255]; the images unchanged if all strengths are 0.
     """
@@ -68,8 +69,10 @@ def turn_hue(images: jax.Array, turns: jax.Array) -> jax.Array:
       images: float32 [..., 3] RGB in [0, top], for any top.
       turns: [...] float32 that broadcasts; 1 is the whole colour circle (360 degrees, or 180 in
         OpenCV's H of uint8 images), 1/3 turns red to green.
+
     Returns:
       float32 [..., 3] in [0, top]; greys stay as they are.
+
     Source: Smith 1978, the hexcone model.
     """
     red, green, blue = (images[..., i] for i in range(3))

@@ -17,6 +17,7 @@ def load(name: str) -> Callable:
     Args:
       name: "package.module:function", or "path/to/file.py:function" (relative to where the program
         was started).
+
     Raises:
       InputError: no such module, file or function; one line that says what was looked for.
     """

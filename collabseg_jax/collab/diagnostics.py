@@ -14,6 +14,7 @@ def spread(features: jax.Array) -> dict[str, jax.Array]:
 
     Args:
       features: [B, h, w, C].
+
     Returns:
       "std": mean over channels of the standard deviation over positions; "rank": the effective
       rank tr(S)^2 / tr(S^2) of the channel covariance S, in [1, C]; 0 of a map that is constant.
@@ -45,6 +46,7 @@ def teaching(
       peer_correct: the same of the peer.
       valid: [B, H, W] bool.
       grid: (h, w) of the regions, as in `losses.bsd_region`.
+
     Returns:
       scalars: "taught", the share of valid pixels where the peer's cross-entropy is lower; of just
       these pixels the share where the teacher is right ("teacher_correct"), and the four shares

@@ -93,6 +93,7 @@ def apply_students(
       pair: the students.
       students: which of "cnn", "vit".
       how: windows, scales and mirroring.
+
     Returns:
       {student: [ScaledLogits, ...]}, one for each scale, twice as many with `flip`.
     """
@@ -179,6 +180,7 @@ def label_maps(
       outputs: any of "cnn", "vit", "ensemble".
       sizes: int [B, 4]: height and width of each image without its padding, and of the part of the
         map that shows it. None: a map shows its image pixel by pixel.
+
     Returns:
       {output: uint8 [B, H', W']}.
     """

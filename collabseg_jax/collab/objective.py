@@ -78,6 +78,7 @@ def build_objective(
       ramp_steps: see `Objective`.
       strip_rows: see `Objective`.
       frozen: students that learn nothing; theirs are 0.
+
     Raises:
       InputError: an unknown term, divergence, selector or other choice, or a number out of range.
 
@@ -155,6 +156,7 @@ def _pixels(
       logits: {student: [B, r, W, K]}, enlarged.
       labels: [B, r, W].
       strip: which rows these are, for what is drawn at random.
+
     Returns:
       {"ce": {student: [B, r, W]}, "correct": {student: [B, r, W] bool}, "terms": {term: {student
       that learns: values and where they count, [B, r, W] each}}}.
@@ -200,6 +202,7 @@ def evaluate_objective(
       labels: [B, H, W] integer, 255 = ignore.
       step: scalar int, for the ramp.
       rng: key, for random selection.
+
     Returns:
       totals {"cnn": scalar, "vit": scalar}, and logs {"cnn/ce": ..., "cnn/hfd": ..., ...}: the
       terms without their weights ("ce" is plain; "ce_weighted", where there are class weights, has

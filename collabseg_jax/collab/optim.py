@@ -18,6 +18,7 @@ def poly_schedule(lr: float, *, steps: int, power: float, warmup_steps: int = 0)
       steps: of the run; the rate is 0 there and after it.
       power: of the decay.
       warmup_steps: 0 for none.
+
     Source: Chen et al. 2017 (poly); Xie et al. 2021 (with warm-up).
 
     Example:
@@ -73,6 +74,7 @@ def build_optimizer(
       momentum: of "sgd", in [0, 1); None for 0.9. "adamw" has none.
       head_lr_mult: see `lr`.
       clip_norm: global norm that this part's gradient is clipped to; 0 for no clipping.
+
     Raises:
       InputError: unknown optimizer, or a number out of range.
     """

@@ -91,6 +91,7 @@ def build_pair(
       borrowed_grad: see `Pair`.
       mask_ratio: see `Pair`.
       frozen: see `Pair`.
+
     Raises:
       InputError: an unknown model, option or precision, or a mask_ratio that is no share.
 
@@ -136,6 +137,7 @@ def init_part(
       part: "cnn", "vit" or "bridges".
       rng: key.
       size: (height, width) of the image that shapes are traced on.
+
     Returns:
       {"params", "batch_stats"}; the second only where there is a BatchNorm.
     """
@@ -186,8 +188,10 @@ def forward(
       variables: as `init` returns.
       images: float [B, H, W, 3], normalised.
       rng: key for dropout, stochastic depth, and the masks of "mgd".
+
     Returns:
       PairOutput, and the new batch_stats {"cnn": ..., "vit": ...} of those that learn.
+
     Source: Zhu et al. 2023, figure 2; docs/method.md.
     """
     students: dict[str, SegOutput] = {}

@@ -29,6 +29,7 @@ def make_mesh(
       data: devices along the batch; -1 for all that `space` leaves.
       space: devices along the rows of each image.
       devices: None for all of all processes.
+
     Raises:
       InputError: the product is not the number of devices.
     """

@@ -39,6 +39,7 @@ def train_step(
       objective: the losses.
       optimizers: {part that learns: its optimizer}.
       jitter: keyword arguments of `augment.color_jitter`.
+
     Returns:
       the next state; logs {name: float32 scalar}.
     """
@@ -120,6 +121,7 @@ def gradient_norms(
       pair: see there.
       objective: see there.
       jitter: see there.
+
     Returns:
       {"<student>/<term>_grad_norm": norm of the gradient of the unweighted term, of both students
       together, with respect to this student's parameters}, of students that learn. As the teacher's

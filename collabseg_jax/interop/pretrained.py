@@ -87,7 +87,7 @@ def load_pretrained(
 
     Returns:
       (variables, summary): new variables in float32; and a line that says what was used, what was
-      left out, and what keeps its value.
+        left out, and what keeps its value.
 
     Raises:
       InputError: the file cannot be read, is of another architecture, lacks tensors, has some that

@@ -22,7 +22,7 @@ from collabseg_jax.losses.divergences import (
     relational,
 )
 from collabseg_jax.losses.features import at, cwd, fitnet, mgd
-from collabseg_jax.losses.hfd import hfd
+from collabseg_jax.losses.first_features import hfd
 from collabseg_jax.losses.online import ENSEMBLES, dml, dml_map, kd_mutual, kdcl, kdcl_map
 from collabseg_jax.losses.reduce import masked_mean, weighted_mean
 from collabseg_jax.losses.relations import cirkd, ifvd, skd

@@ -25,20 +25,20 @@ def cell_mean(
     """Mean over the selected positions of each cell of a coarser grid.
 
     Args:
-        values: [B, H, W] or [B, H, W, C] float.
-        where: [B, H, W] bool; values outside it may be anything, NaN too.
-        grid: (h, w), the number of cells.
+      values: [B, H, W] or [B, H, W, C] float.
+      where: [B, H, W] bool; values outside it may be anything, NaN too.
+      grid: (h, w), the number of cells.
 
     Returns:
-        Two arrays: the means, [B, h, w] or [B, h, w, C] float32, 0 in a cell with no selected
-            position; and [B, h, w] bool, True for cells with a selected position.
+      Two arrays: the means, [B, h, w] or [B, h, w, C] float32, 0 in a cell with no selected
+        position; and [B, h, w] bool, True for cells with a selected position.
 
     Example:
-        >>> values = jnp.array([[[1.0, 2.0, 3.0, 4.0]]])  # [B, H, W] = [1, 1, 4]
-        >>> where = jnp.array([[[True, True, True, False]]])
-        >>> means, has_any = cell_mean(values, where, (1, 2))
-        >>> means.tolist(), has_any.tolist()  # (1 + 2) / 2 and 3 / 1
-        ([[[1.5, 3.0]]], [[[True, True]]])
+      >>> values = jnp.array([[[1.0, 2.0, 3.0, 4.0]]])  # [B, H, W] = [1, 1, 4]
+      >>> where = jnp.array([[[True, True, True, False]]])
+      >>> means, has_any = cell_mean(values, where, (1, 2))
+      >>> means.tolist(), has_any.tolist()  # (1 + 2) / 2 and 3 / 1
+      ([[[1.5, 3.0]]], [[[True, True]]])
     """
     values = widen(values)
     rows = _membership(grid[0], where.shape[1], values.dtype)
@@ -60,11 +60,11 @@ def valid_cells(valid: jax.Array, grid: tuple[int, ...]) -> jax.Array:
     """The cells of a coarser grid with at least one valid pixel.
 
     Args:
-        valid: [B, H, W] bool.
-        grid: (h, w), the number of cells.
+      valid: [B, H, W] bool.
+      grid: (h, w), the number of cells.
 
     Returns:
-        [B, h, w] bool; `valid` itself if that is its grid.
+      [B, h, w] bool; `valid` itself if that is its grid.
     """
     return valid if valid.shape[1:3] == tuple(grid) else cell_mean(valid, valid, grid)[1]
 
@@ -78,14 +78,14 @@ def on_one_grid(
     valid pixel. A position of the result counts if both maps and the labels have something there.
 
     Args:
-        student: [B, h, w, C] float.
-        teacher: [B, h', w', C'] float.
-        valid: [B, H, W] bool.
+      student: [B, h, w, C] float.
+      teacher: [B, h', w', C'] float.
+      valid: [B, H, W] bool.
 
     Returns:
-        Three arrays: student [B, min(h, h'), min(w, w'), C] float32, teacher likewise with C', both
-            0 where a position does not count; and [B, min(h, h'), min(w, w')] bool, the positions
-            that count.
+      Three arrays: student [B, min(h, h'), min(w, w'), C] float32, teacher likewise with C', both
+        0 where a position does not count; and [B, min(h, h'), min(w, w')] bool, the positions
+        that count.
     """
     grid = tuple(map(min, student.shape[1:3], teacher.shape[1:3]))
     maps, where = [], valid_cells(valid, grid)
@@ -105,13 +105,13 @@ def cell_max(
     """Maximum over the selected positions of each cell of a coarser grid.
 
     Args:
-        values: [B, H, W, C] float.
-        where: [B, H, W] bool; values outside it may be anything, NaN too.
-        grid: (h, w), the number of cells, at most (H, W).
+      values: [B, H, W, C] float.
+      where: [B, H, W] bool; values outside it may be anything, NaN too.
+      grid: (h, w), the number of cells, at most (H, W).
 
     Returns:
-        Two arrays: the maxima, [B, h, w, C] float32, 0 in a cell with no selected position; and
-            [B, h, w] bool, True for cells with a selected position.
+      Two arrays: the maxima, [B, h, w, C] float32, 0 in a cell with no selected position; and
+        [B, h, w] bool, True for cells with a selected position.
     """
     low = jnp.where(where[..., None], widen(values), -jnp.inf)
     for axis in (1, 2):
@@ -134,13 +134,13 @@ def cell_label(
     """The most frequent class among the valid pixels of each cell; ties go to the lowest.
 
     Args:
-        labels: [B, H, W] integer, in [0, num_classes) where valid.
-        valid: [B, H, W] bool.
-        grid: (h, w), the number of cells.
-        num_classes: K.
+      labels: [B, H, W] integer, in [0, num_classes) where valid.
+      valid: [B, H, W] bool.
+      grid: (h, w), the number of cells.
+      num_classes: K.
 
     Returns:
-        [B, h, w] int32; 0 in a cell with no valid pixel.
+      [B, h, w] int32; 0 in a cell with no valid pixel.
     """
     batch, height, width = labels.shape
     rows = jnp.arange(height) * grid[0] // height

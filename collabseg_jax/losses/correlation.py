@@ -20,27 +20,27 @@ def dist(
     """Distillation from a stronger teacher, the loss of one student.
 
     Args:
-        student: [B, H, W, K] float, logits at label resolution.
-        teacher: [B, H, W, K] float, likewise; no gradient flows into it.
-        valid: [B, H, W] bool.
-        temperature: > 0, of both softmaxes; its square is a factor of the loss.
-        inter: >= 0, weight of the correlation over classes; 0 removes it.
-        intra: >= 0, weight of the correlation over pixels; 0 removes it.
+      student: [B, H, W, K] float, logits at label resolution.
+      teacher: [B, H, W, K] float, likewise; no gradient flows into it.
+      valid: [B, H, W] bool.
+      temperature: float > 0, of both softmaxes; its square is a factor of the loss.
+      inter: float >= 0, weight of the correlation over classes; 0 removes it.
+      intra: float >= 0, weight of the correlation over pixels; 0 removes it.
 
     Returns:
-        Scalar float32: inter * the mean over valid pixels of 1 - Pearson correlation of the two
-            students' K probabilities + intra * the mean over classes of 1 - Pearson correlation of
-            the class's two probabilities over all valid pixels of the batch.
+      Scalar float32: inter * the mean over valid pixels of 1 - Pearson correlation of the two
+        students' K probabilities + intra * the mean over classes of 1 - Pearson correlation of
+        the class's two probabilities over all valid pixels of the batch.
 
     Source:
-        Huang et al. 2022 (DIST). Each norm is guarded by 1e-12 inside its square root, not their
-        product by adding 1e-8.
+      Huang et al. 2022 (DIST). Each norm is guarded by 1e-12 inside its square root, not their
+      product by adding 1e-8.
 
     Example:
-        >>> student = jnp.array([[[[1.0, 0.0], [0.0, 1.0]]]])  # two pixels, two classes
-        >>> loss = dist(student, -student, jnp.ones((1, 1, 2), bool))
-        >>> round(float(loss), 4)  # both correlations are -1: (1 + 1) + (1 + 1)
-        4.0
+      >>> student = jnp.array([[[[1.0, 0.0], [0.0, 1.0]]]])  # two pixels, two classes
+      >>> loss = dist(student, -student, jnp.ones((1, 1, 2), bool))
+      >>> round(float(loss), 4)  # both correlations are -1: (1 + 1) + (1 + 1)
+      4.0
     """
     teacher = jax.lax.stop_gradient(teacher)
     student, teacher = (

@@ -29,24 +29,24 @@ def kl(student: jax.Array, teacher: jax.Array, *, temperature: float = 1.0) -> j
     """KL(teacher || student) at each position, times temperature squared.
 
     Args:
-        student: [..., K] float, logits.
-        teacher: [..., K] float, logits; no gradient flows into it.
-        temperature: > 0, divides both logits.
+      student: [..., K] float, logits.
+      teacher: [..., K] float, logits; no gradient flows into it.
+      temperature: float > 0, divides both logits.
 
     Returns:
-        [...] float32, nats, >= 0.
+      [...] float32, nats, >= 0.
 
     Raises:
-        ValueError: the shapes differ.
+      ValueError: the shapes differ.
 
     Source:
-        Hinton et al. 2015, eq. 1-4; docs/method.md, pixel-wise BSD.
+      Hinton et al. 2015, eq. 1-4; docs/method.md, pixel-wise BSD.
 
     Example:
-        >>> student = jnp.array([0.0, 0.0])  # probabilities 1/2, 1/2
-        >>> teacher = jnp.log(jnp.array([3.0, 1.0]))  # 3/4, 1/4
-        >>> round(float(kl(student, teacher)), 4)  # 3/4 ln(3/2) + 1/4 ln(1/2)
-        0.1308
+      >>> student = jnp.array([0.0, 0.0])  # probabilities 1/2, 1/2
+      >>> teacher = jnp.log(jnp.array([3.0, 1.0]))  # 3/4, 1/4
+      >>> round(float(kl(student, teacher)), 4)  # 3/4 ln(3/2) + 1/4 ln(1/2)
+      0.1308
     """
     student, teacher = _same_channels(student, teacher)
     return temperature**2 * softmax_kl(student / temperature, teacher / temperature)
@@ -56,16 +56,16 @@ def masked_kl(student: jax.Array, teacher: jax.Array, where: jax.Array) -> jax.A
     """KL(teacher || student) of two softmaxes over some entries of the last axis.
 
     Args:
-        student: [..., n] float, scores.
-        teacher: [..., n] float, scores; no gradient flows into it.
-        where: [..., n] bool, the entries that the softmaxes run over. It broadcasts against the
-            scores, which must be finite outside it too.
+      student: [..., n] float, scores.
+      teacher: [..., n] float, scores; no gradient flows into it.
+      where: [..., n] bool, the entries that the softmaxes run over. It broadcasts against the
+        scores, which must be finite outside it too.
 
     Returns:
-        [...] float32, nats, >= 0; 0 where no entry is selected.
+      [...] float32, nats, >= 0; 0 where no entry is selected.
 
     Raises:
-        ValueError: the shapes of the scores differ.
+      ValueError: the shapes of the scores differ.
     """
     student, teacher = _same_channels(student, teacher)
     log_s, log_t = (jax.nn.log_softmax(jnp.where(where, x, -1e30)) for x in (student, teacher))
@@ -76,23 +76,23 @@ def kl_ln(student: jax.Array, teacher: jax.Array) -> jax.Array:
     """`kl` of features standardised over their channels: neither shift nor scale matters.
 
     Args:
-        student: [..., C] float.
-        teacher: [..., C] float; no gradient flows into it.
+      student: [..., C] float.
+      teacher: [..., C] float; no gradient flows into it.
 
     Returns:
-        [...] float32, nats, >= 0.
+      [...] float32, nats, >= 0.
 
     Raises:
-        ValueError: the shapes differ.
+      ValueError: the shapes differ.
 
     Source:
-        Ours (docs/method.md, choice of D); the normalisation is Ba et al. 2016, eq. 4, without
-        its affine part.
+      Ours (docs/method.md, choice of D); the normalisation is Ba et al. 2016, eq. 4, without
+      its affine part.
 
     Example:
-        >>> student, teacher = jnp.array([1.0, 3.0]), jnp.array([5.0, 1.0])
-        >>> round(float(kl_ln(student, teacher)), 3)  # of (-1, 1) and (1, -1): 2 tanh(1)
-        1.523
+      >>> student, teacher = jnp.array([1.0, 3.0]), jnp.array([5.0, 1.0])
+      >>> round(float(kl_ln(student, teacher)), 3)  # of (-1, 1) and (1, -1): 2 tanh(1)
+      1.523
     """
     student, teacher = _same_channels(student, teacher)
 
@@ -107,22 +107,22 @@ def mse(student: jax.Array, teacher: jax.Array) -> jax.Array:
     """Mean over channels of the squared difference.
 
     Args:
-        student: [..., C] float.
-        teacher: [..., C] float; no gradient flows into it.
+      student: [..., C] float.
+      teacher: [..., C] float; no gradient flows into it.
 
     Returns:
-        [...] float32, >= 0.
+      [...] float32, >= 0.
 
     Raises:
-        ValueError: the shapes differ.
+      ValueError: the shapes differ.
 
     Source:
-        Romero et al. 2015 (FitNets), eq. 3.
+      Romero et al. 2015 (FitNets), eq. 3.
 
     Example:
-        >>> student, teacher = jnp.array([1.0, 2.0, 3.0]), jnp.array([0.0, 0.0, 1.0])
-        >>> round(float(mse(student, teacher)), 4)  # (1 + 4 + 4) / 3
-        3.0
+      >>> student, teacher = jnp.array([1.0, 2.0, 3.0]), jnp.array([0.0, 0.0, 1.0])
+      >>> round(float(mse(student, teacher)), 4)  # (1 + 4 + 4) / 3
+      3.0
     """
     student, teacher = _same_channels(student, teacher)
     return jnp.mean((student - teacher) ** 2, axis=-1)
@@ -132,10 +132,10 @@ def unit(x: jax.Array) -> jax.Array:
     """Vectors of length 1 along the last axis; a zero vector stays zero.
 
     Args:
-        x: [..., C] float32.
+      x: [..., C] float32.
 
     Returns:
-        [..., C] float32: x / sqrt(sum of x^2 + 1e-12).
+      [..., C] float32: x / sqrt(sum of x^2 + 1e-12).
     """
     return x * jax.lax.rsqrt(jnp.sum(x**2, -1, keepdims=True) + 1e-12)
 
@@ -144,19 +144,19 @@ def cosine(student: jax.Array, teacher: jax.Array) -> jax.Array:
     """1 - cosine similarity over channels.
 
     Args:
-        student: [..., C] float.
-        teacher: [..., C] float; no gradient flows into it.
+      student: [..., C] float.
+      teacher: [..., C] float; no gradient flows into it.
 
     Returns:
-        [...] float32 in [0, 2]; 1 if a vector is 0.
+      [...] float32 in [0, 2]; 1 if a vector is 0.
 
     Raises:
-        ValueError: the shapes differ.
+      ValueError: the shapes differ.
 
     Example:
-        >>> student, teacher = jnp.array([3.0, 4.0]), jnp.array([4.0, 3.0])
-        >>> round(float(cosine(student, teacher)), 4)  # 1 - (12 + 12) / (5 * 5)
-        0.04
+      >>> student, teacher = jnp.array([3.0, 4.0]), jnp.array([4.0, 3.0])
+      >>> round(float(cosine(student, teacher)), 4)  # 1 - (12 + 12) / (5 * 5)
+      0.04
     """
     student, teacher = _same_channels(student, teacher)
     return 1.0 - jnp.sum(unit(student) * unit(teacher), axis=-1)
@@ -170,25 +170,25 @@ def relational(
     Memory grows with (h*w)^2; `relational_grid` says what to pool larger maps to.
 
     Args:
-        student: [B, h, w, C] float.
-        teacher: [B, h, w, C'] float (channel counts may differ); no gradient flows into it.
-        valid: [B, h, w] bool, the positions that each is compared with; None for all.
+      student: [B, h, w, C] float.
+      teacher: [B, h, w, C'] float (channel counts may differ); no gradient flows into it.
+      valid: [B, h, w] bool, the positions that each is compared with; None for all.
 
     Returns:
-        [B, h, w] float32 in [0, 4]: at position i the mean over valid j of the squared difference
-            between the two cosine similarities of i and j.
+      [B, h, w] float32 in [0, 4]: at position i the mean over valid j of the squared difference
+        between the two cosine similarities of i and j.
 
     Raises:
-        ValueError: the maps differ in batch, height or width.
+      ValueError: the maps differ in batch, height or width.
 
     Source:
-        After Liu et al. 2019 (structured knowledge distillation), eq. 2-3; docs/method.md.
+      After Liu et al. 2019 (structured knowledge distillation), eq. 2-3; docs/method.md.
 
     Example:
-        >>> student = jnp.array([[[[2.0, 0.0], [0.0, 3.0]]]])  # cosine 0
-        >>> teacher = jnp.array([[[[1.0, 0.0], [3.0, 4.0]]]])  # cosine 3/5
-        >>> [round(float(x), 4) for x in relational(student, teacher)[0, 0]]  # (0 + (3/5)^2) / 2
-        [0.18, 0.18]
+      >>> student = jnp.array([[[[2.0, 0.0], [0.0, 3.0]]]])  # cosine 0
+      >>> teacher = jnp.array([[[[1.0, 0.0], [3.0, 4.0]]]])  # cosine 3/5
+      >>> [round(float(x), 4) for x in relational(student, teacher)[0, 0]]  # (0 + (3/5)^2) / 2
+      [0.18, 0.18]
     """
     student, teacher = _pair(student, teacher)
     batch, height, width, _ = student.shape
@@ -225,17 +225,17 @@ def get_divergence(name: str) -> Callable[..., jax.Array]:
     """The divergence of that name.
 
     Args:
-        name: a key of `DIVERGENCES`.
+      name: a key of `DIVERGENCES`.
 
     Returns:
-        A function of student and teacher, unreduced.
+      A function of student and teacher, unreduced.
 
     Raises:
-        ValueError: an unknown name; the message lists the valid ones.
+      ValueError: an unknown name; the message lists the valid ones.
 
     Example:
-        >>> float(get_divergence("mse")(jnp.array([1.0]), jnp.array([3.0])))  # (1 - 3)^2
-        4.0
+      >>> float(get_divergence("mse")(jnp.array([1.0]), jnp.array([3.0])))  # (1 - 3)^2
+      4.0
     """
     if name not in DIVERGENCES:
         raise unknown("divergence", name, DIVERGENCES)

@@ -10,20 +10,20 @@ def masked_mean(values: jax.Array, where: jax.Array) -> jax.Array:
     """Mean of the selected values: sum / max(1, count).
 
     Args:
-        values: [...] float.
-        where: [...] bool, same shape. Values outside it may be anything, NaN too.
+      values: [...] float.
+      where: [...] bool, same shape. Values outside it may be anything, NaN too.
 
     Returns:
-        Scalar float32; 0 where nothing is selected.
+      Scalar float32; 0 where nothing is selected.
 
     Raises:
-        ValueError: the shapes differ.
+      ValueError: the shapes differ.
 
     Example:
-        >>> values = jnp.array([1.0, 2.0, 6.0])
-        >>> where = jnp.array([True, False, True])
-        >>> float(masked_mean(values, where))  # (1 + 6) / 2
-        3.5
+      >>> values = jnp.array([1.0, 2.0, 6.0])
+      >>> where = jnp.array([True, False, True])
+      >>> float(masked_mean(values, where))  # (1 + 6) / 2
+      3.5
     """
     if values.shape != where.shape:
         raise ValueError(f"values {values.shape} and where {where.shape} differ in shape")
@@ -35,21 +35,21 @@ def weighted_mean(values: jax.Array, weights: jax.Array, where: jax.Array) -> ja
     """Weighted mean of the selected values: sum of weight * value / sum of weights.
 
     Args:
-        values: [...] float.
-        weights: [...] float, >= 0, same shape.
-        where: [...] bool, same shape. Values and weights outside it may be anything, NaN too.
+      values: [...] float.
+      weights: [...] float, >= 0, same shape.
+      where: [...] bool, same shape. Values and weights outside it may be anything, NaN too.
 
     Returns:
-        Scalar float32; 0 where nothing is selected, or nothing with a weight.
+      Scalar float32; 0 where nothing is selected, or nothing with a weight.
 
     Raises:
-        ValueError: the shapes differ.
+      ValueError: the shapes differ.
 
     Example:
-        >>> values, weights = jnp.array([1.0, 4.0, 9.0]), jnp.array([3.0, 1.0, 5.0])
-        >>> where = jnp.array([True, True, False])
-        >>> float(weighted_mean(values, weights, where))  # (3 * 1 + 1 * 4) / (3 + 1)
-        1.75
+      >>> values, weights = jnp.array([1.0, 4.0, 9.0]), jnp.array([3.0, 1.0, 5.0])
+      >>> where = jnp.array([True, True, False])
+      >>> float(weighted_mean(values, weights, where))  # (3 * 1 + 1 * 4) / (3 + 1)
+      1.75
     """
     if not values.shape == weights.shape == where.shape:
         raise ValueError(
@@ -68,10 +68,10 @@ def zero_outside(where: jax.Array, *maps: jax.Array) -> tuple[jax.Array, ...]:
     Masked before the maths: a NaN at an ignored pixel must reach neither value nor gradient.
 
     Args:
-        where: [B, h, w] bool.
-        *maps: [B, h, w, C] each.
+      where: [B, h, w] bool.
+      *maps: [B, h, w, C] each.
 
     Returns:
-        [B, h, w, C] each, of unchanged types.
+      [B, h, w, C] each, of unchanged types.
     """
     return tuple(jnp.where(where[..., None], x, 0.0) for x in maps)

@@ -17,24 +17,24 @@ def skd(student: jax.Array, teacher: jax.Array, valid: jax.Array, *, grid: int =
     the cosine similarities between the cells of an image are compared.
 
     Args:
-        student: [B, h, w, C] float, last features.
-        teacher: [B, h', w', C'] float, last features; no gradient flows into it.
-        valid: [B, H, W] bool.
-        grid: >= 1, the most cells along each axis (2 is pooling with a kernel of half the map).
+      student: [B, h, w, C] float, last features.
+      teacher: [B, h', w', C'] float, last features; no gradient flows into it.
+      valid: [B, H, W] bool.
+      grid: int >= 1, the most cells along each axis (2 is pooling with a kernel of half the map).
 
     Returns:
-        Scalar float32 in [0, 4]: the mean over cells i with a valid pixel of the mean over such
-            cells j of the same image of the squared difference of the two similarities of i and j.
+      Scalar float32 in [0, 4]: the mean over cells i with a valid pixel of the mean over such
+        cells j of the same image of the squared difference of the two similarities of i and j.
 
     Source:
-        Liu et al. 2019 (structured knowledge distillation), pair-wise distillation. Widespread
-        code stops the gradient of the norm in the cosine; here it is that of the formula.
+      Liu et al. 2019 (structured knowledge distillation), pair-wise distillation. Widespread
+      code stops the gradient of the norm in the cosine; here it is that of the formula.
 
     Example:
-        >>> student = jnp.array([[[[1.0, 0.0], [0.0, 1.0]]]])  # cosine 0
-        >>> teacher = jnp.array([[[[1.0, 0.0], [1.0, 0.0]]]])  # cosine 1
-        >>> round(float(skd(student, teacher, jnp.ones((1, 1, 2), bool))), 4)  # (0 + 1) / 2
-        0.5
+      >>> student = jnp.array([[[[1.0, 0.0], [0.0, 1.0]]]])  # cosine 0
+      >>> teacher = jnp.array([[[[1.0, 0.0], [1.0, 0.0]]]])  # cosine 1
+      >>> round(float(skd(student, teacher, jnp.ones((1, 1, 2), bool))), 4)  # (0 + 1) / 2
+      0.5
     """
     sizes = zip(student.shape[1:3], teacher.shape[1:3], strict=True)
     cells = tuple(min(grid, *pair) for pair in sizes)
@@ -72,27 +72,27 @@ def ifvd(
     frequent of its valid pixels.
 
     Args:
-        student: [B, h, w, C] float, last features.
-        teacher: [B, h', w', C'] float, last features; no gradient flows into it.
-        labels: [B, H, W] integer; anything where not valid.
-        valid: [B, H, W] bool; a position counts where any of its cell's pixels is valid.
-        num_classes: K.
+      student: [B, h, w, C] float, last features.
+      teacher: [B, h', w', C'] float, last features; no gradient flows into it.
+      labels: [B, H, W] integer; anything where not valid.
+      valid: [B, H, W] bool; a position counts where any of its cell's pixels is valid.
+      num_classes: K.
 
     Returns:
-        Scalar float32 in [0, 4], the mean over positions that count of the squared difference
-            between the students' cosine similarities of a position and the mean of its class's
-            positions in the same image.
+      Scalar float32 in [0, 4], the mean over positions that count of the squared difference
+        between the students' cosine similarities of a position and the mean of its class's
+        positions in the same image.
 
     Source:
-        Wang et al. 2020 (IFVD); labels by majority instead of the nearest pixel's.
+      Wang et al. 2020 (IFVD); labels by majority instead of the nearest pixel's.
 
     Example:
-        >>> student = jnp.array([[[[1.0, 0.0], [0.0, 1.0]]]])  # 1/sqrt(2) to their mean
-        >>> teacher = jnp.array([[[[1.0, 0.0], [1.0, 0.0]]]])  # 1 to their mean
-        >>> labels, valid = jnp.zeros((1, 1, 2), int), jnp.ones((1, 1, 2), bool)
-        >>> loss = ifvd(student, teacher, labels, valid, num_classes=2)
-        >>> round(float(loss), 4)  # (1 - 1/sqrt(2))^2
-        0.0858
+      >>> student = jnp.array([[[[1.0, 0.0], [0.0, 1.0]]]])  # 1/sqrt(2) to their mean
+      >>> teacher = jnp.array([[[[1.0, 0.0], [1.0, 0.0]]]])  # 1 to their mean
+      >>> labels, valid = jnp.zeros((1, 1, 2), int), jnp.ones((1, 1, 2), bool)
+      >>> loss = ifvd(student, teacher, labels, valid, num_classes=2)
+      >>> round(float(loss), 4)  # (1 - 1/sqrt(2))^2
+      0.0858
     """
     student, teacher, where = on_one_grid(student, jax.lax.stop_gradient(teacher), valid)
     members = _members(labels, valid, where, num_classes)
@@ -124,31 +124,31 @@ def cirkd(
     grid first. Positions without a valid pixel are on neither side. Memory grows with (B*h*w)^2.
 
     Args:
-        student: [B, h, w, C] float, last features.
-        teacher: [B, h', w', C'] float, last features; no gradient flows into it.
-        labels: [B, H, W] integer; a position's class is the most frequent of its valid pixels.
-        valid: [B, H, W] bool; a position counts where any of its cell's pixels is valid.
-        num_classes: K.
-        temperature: > 0, divides the similarities.
-        pixel: >= 0, weight of pixel to pixel; 0 removes it.
-        region: >= 0, weight of pixel to region; 0 removes it.
+      student: [B, h, w, C] float, last features.
+      teacher: [B, h', w', C'] float, last features; no gradient flows into it.
+      labels: [B, H, W] integer; a position's class is the most frequent of its valid pixels.
+      valid: [B, H, W] bool; a position counts where any of its cell's pixels is valid.
+      num_classes: K.
+      temperature: float > 0, divides the similarities.
+      pixel: float >= 0, weight of pixel to pixel; 0 removes it.
+      region: float >= 0, weight of pixel to region; 0 removes it.
 
     Returns:
-        Scalar float32, nats: pixel * the mean over (position, image) of KL(teacher || student) over
-            that image's positions + region * the mean over positions of the KL over all regions.
+      Scalar float32, nats: pixel * the mean over (position, image) of KL(teacher || student) over
+        that image's positions + region * the mean over positions of the KL over all regions.
 
     Source:
-        Yang et al. 2022 (CIRKD), mini-batch pixel-to-pixel and pixel-to-region, at its weights.
-        Regions are those of the batch, of each student's own features: no memory bank.
+      Yang et al. 2022 (CIRKD), mini-batch pixel-to-pixel and pixel-to-region, at its weights.
+      Regions are those of the batch, of each student's own features: no memory bank.
 
     Example:
-        >>> student = jnp.array([[[[1.0, 0.0], [0.0, 1.0]]]])  # similarities (1, 0) and (0, 1)
-        >>> teacher = jnp.array([[[[1.0, 0.0], [1.0, 0.0]]]])  # (1, 1) and (1, 1)
-        >>> labels, valid = jnp.zeros((1, 1, 2), int), jnp.ones((1, 1, 2), bool)
-        >>> options = {"num_classes": 2, "temperature": 1.0, "region": 0.0}
-        >>> loss = cirkd(student, teacher, labels, valid, **options)
-        >>> round(float(loss), 4)  # of (1/2, 1/2) from softmax(1, 0): ln(1 + 1/e) + 1/2 - ln 2
-        0.1201
+      >>> student = jnp.array([[[[1.0, 0.0], [0.0, 1.0]]]])  # similarities (1, 0) and (0, 1)
+      >>> teacher = jnp.array([[[[1.0, 0.0], [1.0, 0.0]]]])  # (1, 1) and (1, 1)
+      >>> labels, valid = jnp.zeros((1, 1, 2), int), jnp.ones((1, 1, 2), bool)
+      >>> options = {"num_classes": 2, "temperature": 1.0, "region": 0.0}
+      >>> loss = cirkd(student, teacher, labels, valid, **options)
+      >>> round(float(loss), 4)  # of (1/2, 1/2) from softmax(1, 0): ln(1 + 1/e) + 1/2 - ln 2
+      0.1201
     """
     student, teacher, where = on_one_grid(student, jax.lax.stop_gradient(teacher), valid)
     batch, n = where.shape[0], where[0].size

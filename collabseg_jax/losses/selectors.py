@@ -20,28 +20,28 @@ def select_where(
     """Positions where the student learns from the teacher.
 
     Args:
-        select: "lower_ce" (the paper's rule: the teacher's cross-entropy is strictly lower),
-            "lower_ce_correct" (and it predicts the label; ours), or one of the controls "all",
-            "higher_ce" and "random" (half of the valid positions).
-        student_ce: [...] float, nats; anything where not valid.
-        teacher_ce: [...] float, nats; anything where not valid.
-        valid: [...] bool.
-        teacher_correct: [...] bool, for "lower_ce_correct".
-        rng: key, for "random".
+      select: "lower_ce" (the paper's rule: the teacher's cross-entropy is strictly lower),
+        "lower_ce_correct" (and it predicts the label; ours), or one of the controls "all",
+        "higher_ce" and "random" (half of the valid positions).
+      student_ce: [...] float, nats; anything where not valid.
+      teacher_ce: [...] float, nats; anything where not valid.
+      valid: [...] bool.
+      teacher_correct: [...] bool, for "lower_ce_correct".
+      rng: key, for "random".
 
     Returns:
-        [...] bool, a subset of `valid`; carries no gradient.
+      [...] bool, a subset of `valid`; carries no gradient.
 
     Raises:
-        ValueError: an unknown selector, or one whose `teacher_correct` or `rng` is missing.
+      ValueError: an unknown selector, or one whose `teacher_correct` or `rng` is missing.
 
     Source:
-        docs/method.md, BSD.
+      docs/method.md, BSD.
 
     Example:
-        >>> student_ce, teacher_ce = jnp.array([2.0, 2.0, 2.0]), jnp.array([1.0, 2.0, 3.0])
-        >>> select_where("lower_ce", student_ce, teacher_ce, jnp.ones(3, bool)).tolist()
-        [True, False, False]
+      >>> student_ce, teacher_ce = jnp.array([2.0, 2.0, 2.0]), jnp.array([1.0, 2.0, 3.0])
+      >>> select_where("lower_ce", student_ce, teacher_ce, jnp.ones(3, bool)).tolist()
+      [True, False, False]
     """
     if select not in SELECTORS:
         raise unknown("select", select, SELECTORS)

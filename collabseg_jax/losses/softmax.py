@@ -14,12 +14,12 @@ def softmax_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """-log softmax(logits)[label].
 
     Args:
-        logits: [..., K] float32.
-        labels: [...] integer; where one is not in [0, K) the result is 0 and the gradient is that
-            of logsumexp: mask both.
+      logits: [..., K] float32.
+      labels: [...] integer; where one is not in [0, K) the result is 0 and the gradient is that
+        of logsumexp: mask both.
 
     Returns:
-        [...] float32, nats.
+      [...] float32, nats.
     """
     return _cross_entropy_forward(logits, labels)[0]
 
@@ -53,11 +53,11 @@ def softmax_kl(student: jax.Array, teacher: jax.Array) -> jax.Array:
     """KL(softmax(teacher) || softmax(student)); the teacher gets no gradient.
 
     Args:
-        student: [..., K] float32, logits.
-        teacher: [..., K] float32, logits.
+      student: [..., K] float32, logits.
+      teacher: [..., K] float32, logits.
 
     Returns:
-        [...] float32, nats, >= 0.
+      [...] float32, nats, >= 0.
     """
     return _kl_forward(student, teacher)[0]
 

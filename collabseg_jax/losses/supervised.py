@@ -15,27 +15,27 @@ def cross_entropy(
     """Cross-entropy at each pixel.
 
     Args:
-        logits: [B, H, W, K] float.
-        labels: [B, H, W] integer in [0, K), or `ignore_label`.
-        ignore_label: the label of pixels without one.
+      logits: [B, H, W, K] float.
+      labels: [B, H, W] integer in [0, K), or `ignore_label`.
+      ignore_label: the label of pixels without one.
 
     Returns:
-        Two arrays: the cross-entropy, [B, H, W] float32, nats, >= 0, 0 where ignored; and valid,
-            [B, H, W] bool.
+      Two arrays: the cross-entropy, [B, H, W] float32, nats, >= 0, 0 where ignored; and valid,
+        [B, H, W] bool.
 
     Raises:
-        ValueError: the shapes do not fit each other.
+      ValueError: the shapes do not fit each other.
 
     Source:
-        docs/method.md, the supervised loss.
+      docs/method.md, the supervised loss.
 
     Example:
-        >>> logits = jnp.log(jnp.array([[[[3.0, 1.0], [3.0, 1.0]]]]))  # probabilities 3/4, 1/4
-        >>> ce, valid = cross_entropy(logits, jnp.array([[[0, 255]]]))
-        >>> round(float(ce[0, 0, 0]), 4)  # ln(4/3)
-        0.2877
-        >>> float(ce[0, 0, 1]), valid.tolist()
-        (0.0, [[[True, False]]])
+      >>> logits = jnp.log(jnp.array([[[[3.0, 1.0], [3.0, 1.0]]]]))  # probabilities 3/4, 1/4
+      >>> ce, valid = cross_entropy(logits, jnp.array([[[0, 255]]]))
+      >>> round(float(ce[0, 0, 0]), 4)  # ln(4/3)
+      0.2877
+      >>> float(ce[0, 0, 1]), valid.tolist()
+      (0.0, [[[True, False]]])
     """
     if logits.shape[:-1] != labels.shape:
         raise ValueError(f"logits {logits.shape} do not fit labels {labels.shape}")

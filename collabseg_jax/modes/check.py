@@ -105,6 +105,7 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     Args:
       config: every key of configs/base.py.
       workdir: a folder for the two files.
+
     Returns:
       the report; data that training would refuse are in its `errors`.
     """

@@ -24,11 +24,13 @@ def run(config: Any, workdir: Any = None) -> dict[str, Any]:
     Args:
       config: every key of configs/base.py.
       workdir: not used.
+
     Returns:
       {"devices", "kind", "images" (on each device), "compile_s", "fits"}, and if it fits per device
       "arguments_gib" (state and batch), "temporaries_gib", "peak_gib" (both, and what of the new
       state does not take the place of the old) and "gflop" (as the compiler counts them; None
       if it does not); if not, "needs_gib" and "has_gib", as it says.
+
     Raises:
       InputError: an unknown topology, no TPU compiler, or a mesh, batch or crop that does not fit
         the devices.

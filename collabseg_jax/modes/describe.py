@@ -60,8 +60,10 @@ def macs(fn: Callable, *shapes: Any) -> int:
     Args:
       fn: a function of arrays, or of trees of arrays.
       *shapes: its arguments, as `jax.ShapeDtypeStruct` or arrays; nothing is computed with them.
+
     Returns:
       the number for these shapes, all images of the batch together.
+
     Raises:
       ValueError: a loop multiplies whose number of rounds only its data decide.
     """

@@ -124,8 +124,10 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     Args:
       config: as for `record.recorded_config`.
       workdir: of a run.
+
     Returns:
       the scores, as `Evaluator` gives them.
+
     Raises:
       InputError: nothing was trained there, or the data has other classes.
     """

@@ -21,6 +21,7 @@ def run(config: Any, workdir: Any) -> None:
     Args:
       config: as for `record.recorded_config`.
       workdir: of a run.
+
     Raises:
       InputError: nothing was trained there, or `interop.to_pretrained` refuses.
     """

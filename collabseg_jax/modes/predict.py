@@ -33,6 +33,7 @@ def predictor(workdir: Any, config: Any, student: str) -> Callable:
       workdir: of a trained run.
       config: of that run.
       student: "cnn", "vit" or "ensemble".
+
     Returns:
       predict(image, seen_shape=None, map_shape=None): the label map at the image's own size.
       `seen_shape` is what the network's input is padded to, `map_shape` what the map is computed
@@ -81,8 +82,10 @@ def load(workdir: Any, student: str = "ensemble") -> Callable[[np.ndarray], np.n
     Args:
       workdir: of a run, as `--workdir`.
       student: "cnn", "vit" or "ensemble".
+
     Returns:
       f(image uint8 [H, W, 3] RGB) -> label map uint8 [H, W].
+
     Raises:
       InputError: nothing was trained there, or an unknown student.
 
@@ -99,6 +102,7 @@ def run(config: Any, workdir: Any) -> None:
     Args:
       config: as for `record.recorded_config`.
       workdir: of a run.
+
     Raises:
       InputError: nothing was trained there, or the pictures or a key are not usable.
     """
@@ -118,9 +122,9 @@ def run(config: Any, workdir: Any) -> None:
         twice = next(s for s in stems if stems.count(s) > 1)
         raise InputError(f"config.predict.images matches several files named {twice}.*")
     out = Path(config.predict.dir or Path(workdir) / "predictions").expanduser()
-    if beside := [path for path in paths if path.parent.resolve() == out.resolve()]:
+    if inside := [path for path in paths if path.parent.resolve() == out.resolve()]:
         raise InputError(
-            f"{beside[0]} lies in the folder that label maps are written to, expected pictures "
+            f"{inside[0]} lies in the folder that label maps are written to, expected pictures "
             "from elsewhere, or another --config.predict.dir"
         )
     out.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ def run(config: Any, workdir: Any = None) -> None:
     Args:
       config: every key of configs/base.py.
       workdir: not used; the copy is in config.data.dir.
+
     Raises:
       InputError: as `data.prepare`.
       RunError: as there.

@@ -34,8 +34,10 @@ def run(config: Any, workdir: Any) -> dict | None:
     Args:
       config: every key of configs/base.py.
       workdir: the folder of the run.
+
     Returns:
       what `results.json` holds; None if SIGTERM or SIGHUP ended the run early, its state saved.
+
     Raises:
       InputError: a key, the data, or what is in the workdir already.
       RunError: the run cannot go on.
@@ -201,6 +203,7 @@ def complain(step: int, logs: Mapping[str, Any], *, limit: int) -> None:
       step: its number.
       logs: of the step.
       limit: of steps in a row.
+
     Raises:
       RunError: as many steps in a row were skipped as `limit` allows.
     """

@@ -171,6 +171,7 @@ def make_run(config: Any, *, spec: data.DatasetSpec | None = None, mesh: Mesh | 
       config: every key of configs/base.py.
       spec: of the data set; None for what config.data names.
       mesh: None for that of config.mesh, over all devices.
+
     Raises:
       InputError: one line that names the key, what was found and what was expected.
     """

@@ -43,6 +43,7 @@ class Checkpoints:
         # Else its threads wait for ever for the folders of a read-only disk.
         context.asynchronous.create_directories_asynchronously = False
         self._every = every
+        self._saving: Any = None  # orbax's response to the save under way
         self._checkpointer = ocp.training.Checkpointer(
             self.directory,
             context=context,
@@ -71,7 +72,8 @@ class Checkpoints:
           RunError: this or the save before it did not reach the disk.
         """
         try:
-            self._checkpointer.save_async(
+            self._finish()
+            self._saving = self._checkpointer.save_async(
                 step,
                 state,
                 checkpointable_name=ITEM,
@@ -141,9 +143,16 @@ class Checkpoints:
           RunError: the last save did not reach the disk.
         """
         try:
+            self._finish()
             self._checkpointer.close()
         except Exception as error:
             raise self._save_failed(error) from error
+
+    def _finish(self) -> None:
+        """Wait for the save under way. Only its result ends orbax's thread and event loop."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
 
     def _save_failed(self, error: Exception) -> RunError:
         kept = [path.name for path in self.directory.glob("*") if path.name.isdigit()]
@@ -161,8 +170,10 @@ def restore_newest(checkpoints: Checkpoints, like: Any, *, set_aside: bool = Fal
       checkpoints: of the run.
       like: as for `Checkpoints.restore`; on the mesh of all processes, or of this one alone.
       set_aside: move the damaged ones away, for a run that will save these steps again.
+
     Returns:
       the state; None if there is no checkpoint at all.
+
     Raises:
       RunError: there are checkpoints, but none is whole (nothing is moved then), or the processes
         see different ones.

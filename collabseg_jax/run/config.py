@@ -99,6 +99,7 @@ def check(config: Any) -> None:
 
     Args:
       config: every key of configs/base.py.
+
     Raises:
       InputError: one line that names the key, its value and what was expected.
     """

@@ -34,6 +34,7 @@ def start(coordinator_address: str, num_processes: int = 0, process_id: int = -1
         of a cluster (TPU pod, Slurm, ...), or host:port of process 0.
       num_processes: with host:port.
       process_id: with host:port.
+
     Raises:
       InputError: arguments that do not go together.
       RunError: the others could not be reached.

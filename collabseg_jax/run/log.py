@@ -95,6 +95,7 @@ class Trace:
         Args:
           workdir: of the run.
           steps: "100:105" for the steps 100 to 104; "" for none.
+
         Raises:
           InputError: it is neither.
         """

@@ -170,6 +170,7 @@ def recorded_config(workdir: Any, given: Any) -> ml_collections.ConfigDict:
       workdir: of a run.
       given: a config of any keys, those of the command line; what it lacks is as recorded, but for
         the mesh: that is all devices along `data`, for they need not be those of the training.
+
     Raises:
       InputError: nothing was trained there, or a key that is not free is given another value.
     """

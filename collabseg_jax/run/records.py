@@ -33,6 +33,7 @@ def choose_records(config: Any, prepared: data.Prepared) -> TrainingData:
     Args:
       config: of the run.
       prepared: its data set.
+
     Raises:
       InputError: unknown split, or a subset or class weights that are invalid.
     """

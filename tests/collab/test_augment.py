@@ -33,23 +33,23 @@ def test_each_jitter_against_its_formula():
             "contrast": grey.mean((1, 2))[:, None, None, None],
             "saturation": grey[..., None],
         }[name]
-        found = augment.color_jitter(image, key, **{name: 0.2})
-        np.testing.assert_allclose(found, base + (image - base) * factor, rtol=1e-4)
+        actual = augment.color_jitter(image, key, **{name: 0.2})
+        np.testing.assert_allclose(actual, base + (image - base) * factor, rtol=1e-4)
 
 
 def turned(image, turns):
     """Pixel by pixel with Python's own HSV; image [..., 3] in 0..255."""
-    found = []
+    pixels = []
     for pixel in image.reshape(-1, 3).astype(np.float64) / 255:
         hue, saturation, value = colorsys.rgb_to_hsv(*pixel)
-        found.append(colorsys.hsv_to_rgb((hue + turns) % 1, saturation, value))
-    return 255 * np.reshape(found, image.shape)
+        pixels.append(colorsys.hsv_to_rgb((hue + turns) % 1, saturation, value))
+    return 255 * np.reshape(pixels, image.shape)
 
 
 def test_thirds_of_the_circle_by_hand():
     image = np.float32([[255, 0, 0], [0, 255, 0], [10, 40, 200], [7, 7, 7], [0, 0, 0]])
-    found = augment.turn_hue(image, 1 / 3)
-    np.testing.assert_allclose(found, image[:, [2, 0, 1]], atol=1e-3)  # red to green to blue
+    actual = augment.turn_hue(image, 1 / 3)
+    np.testing.assert_allclose(actual, image[:, [2, 0, 1]], atol=1e-3)  # red to green to blue
     np.testing.assert_allclose(augment.turn_hue(image, -1 / 3), image[:, [1, 2, 0]], atol=1e-3)
     np.testing.assert_allclose(augment.turn_hue(image[:1], 1 / 6), [[255, 255, 0]], atol=1e-3)
 
@@ -64,11 +64,11 @@ def test_hue_is_that_of_colorsys(turns):
 def test_hue_is_drawn_for_each_image_within_its_limits():
     image = np.random.default_rng(0).integers(0, 256, (1, 2, 2, 3)).astype(np.uint8)
     images = image.repeat(64, 0)
-    found = np.asarray(augment.color_jitter(images, jax.random.key(1), hue=0.1))
+    actual = np.asarray(augment.color_jitter(images, jax.random.key(1), hue=0.1))
     turns = np.linspace(-0.1, 0.1, 2001)
     table = np.stack([turned(image, t)[0] for t in turns])
-    nearest = np.abs(found[:, None] - table[None]).max((2, 3, 4)).argmin(1)
-    assert np.abs(found - table[nearest]).max() < 0.2
+    nearest = np.abs(actual[:, None] - table[None]).max((2, 3, 4)).argmin(1)
+    assert np.abs(actual - table[nearest]).max() < 0.2
     drawn = turns[nearest]
     assert np.ptp(drawn) > 0.15 and len(set(nearest)) > 50 and abs(drawn.mean()) < 0.03
 

@@ -1,4 +1,4 @@
-"""The fast formulations are only faster: whole loss curves, beside what a rounding does to them."""
+"""The fast formulations are only faster: whole loss curves, compared with what a rounding does."""
 
 import functools
 
@@ -28,7 +28,7 @@ def curve(formulation, separable, noise=0.0, seed=0):
     c = config(separable)
     run = make_run(c, mesh=sharding.make_mesh(devices=jax.devices()[:1]))
     state = run.initial_state()
-    disturb, found = np.random.default_rng(seed), []
+    disturb, points = np.random.default_rng(seed), []
     with ops.using(formulation):
         train_step = run.jit_train_step()
         for number in range(STEPS):
@@ -42,8 +42,8 @@ def curve(formulation, separable, noise=0.0, seed=0):
                 "valid": np.ones(c.batch_size, bool),
             }
             state, logs = train_step(state, run.layout.place(batch))
-            found.append([float(logs[f"{name}/total"]) for name in ("cnn", "vit")])
-    return np.array(found)
+            points.append([float(logs[f"{name}/total"]) for name in ("cnn", "vit")])
+    return np.array(points)
 
 
 @pytest.mark.endless

@@ -113,21 +113,21 @@ def test_what_it_needs_is_built():
 
 
 @pytest.mark.parametrize(
-    ("body", "found"),
+    ("body", "excerpt"),
     [
         ("return view.ce", "an array of shape (2, 6, 8), expected a scalar"),
         ("return None", "returned None, expected a scalar"),
         ("return {'a': view.ce.mean()}", "expected a scalar"),
     ],
 )
-def test_what_is_no_scalar(case, tmp_path, body, found):
+def test_what_is_no_scalar(case, tmp_path, body, excerpt):
     params, labels = case
-    with pytest.raises(InputError, match=re.escape(found)):
+    with pytest.raises(InputError, match=re.escape(excerpt)):
         evaluate(build(write(tmp_path, body)), params, labels)
 
 
 @pytest.mark.parametrize(
-    ("name", "found"),
+    ("name", "excerpt"),
     [
         ("no_such_package.file:loss", "no module no_such_package"),
         ("collabseg_jax.losses:lose", "collabseg_jax.losses has no function lose"),
@@ -136,10 +136,10 @@ def test_what_is_no_scalar(case, tmp_path, body, found):
         ("collabseg_jax.losses", "no place or no function"),
     ],
 )
-def test_what_cannot_be_found(name, found):
+def test_what_cannot_be_found(name, excerpt):
     with pytest.raises(InputError, match=re.escape(f"losses.custom.fn is {name!r}: ")) as error:
         custom.load(name)
-    assert found in str(error.value) and "\n" not in str(error.value)
+    assert excerpt in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

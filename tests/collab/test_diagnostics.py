@@ -26,7 +26,7 @@ def right(rows):
 
 
 def test_teaching_by_hand():
-    found = diagnostics.teaching(
+    actual = diagnostics.teaching(
         jnp.array(CE)[None],
         jnp.array(PEER_CE)[None],
         right(CORRECT),
@@ -36,7 +36,7 @@ def test_teaching_by_hand():
     )
     # Of 10 valid pixels the peer is lower at (0,0), (0,1), (1,1), (0,3); it is right at the first
     # two of them, where the learner is wrong; at the other two both are wrong.
-    assert found == pytest.approx(
+    assert actual == pytest.approx(
         {
             **{"taught": 0.4, "teacher_correct": 0.5, "taught_right_wrong": 0.5},
             **{"taught_right_right": 0.0, "taught_wrong_wrong": 0.5, "taught_wrong_right": 0.0},
@@ -52,30 +52,30 @@ def test_the_four_shares_are_all_there_are():
     rng = np.random.default_rng(0)
     ce, peer_ce = rng.random((2, 2, 8, 8)).astype(np.float32)
     correct, peer_correct, valid = rng.random((3, 2, 8, 8)) < 0.6
-    found = diagnostics.teaching(ce, peer_ce, correct, peer_correct, jnp.array(valid), grid=(2, 2))
+    actual = diagnostics.teaching(ce, peer_ce, correct, peer_correct, jnp.array(valid), grid=(2, 2))
     where = (peer_ce < ce) & valid
     for teacher in (True, False):
         for learner in (True, False):
             names = {True: "right", False: "wrong"}
             key = f"taught_{names[teacher]}_{names[learner]}"
             both = (peer_correct == teacher) & (correct == learner)
-            assert found[key] == pytest.approx((both & where).sum() / where.sum())
+            assert actual[key] == pytest.approx((both & where).sum() / where.sum())
 
 
 def test_nothing_valid_is_no_nan():
     nothing = jnp.zeros((1, 2, 6), bool)
     ce = jnp.array(CE)[None]
-    found = diagnostics.teaching(ce, ce, nothing, nothing, nothing, grid=(1, 3))
-    assert {float(value) for value in found.values()} == {0.0}
+    actual = diagnostics.teaching(ce, ce, nothing, nothing, nothing, grid=(1, 3))
+    assert {float(value) for value in actual.values()} == {0.0}
 
 
 def test_spread_by_hand():
     """Two channels, one constant: a single direction, so the rank is 1; then four alike: 4."""
     line = np.zeros((1, 1, 4, 2), np.float32)
     line[..., 0] = [1, 3, 1, 3]  # deviation 1
-    found = diagnostics.spread(line)
-    assert found["std"] == pytest.approx(0.5)
-    assert found["rank"] == pytest.approx(1.0)
+    actual = diagnostics.spread(line)
+    assert actual["std"] == pytest.approx(0.5)
+    assert actual["rank"] == pytest.approx(1.0)
     corners = np.array(np.meshgrid(*[[-2, 2]] * 4), np.float32).reshape(4, -1).T[None, None]
     assert diagnostics.spread(corners)["std"] == pytest.approx(2.0)
     assert diagnostics.spread(corners)["rank"] == pytest.approx(4.0)
@@ -95,16 +95,16 @@ def test_gradient_norms_are_those_of_a_step_with_one_loss():
         options = {"xla_backend_optimization_level": 0}
         return jax.jit(functools.partial(fn, **of, **more), compiler_options=options)
 
-    found = quick(step.gradient_norms, rows)(created, batch)
-    assert set(found) == {f"{s}/{t}_grad_norm" for s in ("cnn", "vit") for t in rows}
+    actual = quick(step.gradient_norms, rows)(created, batch)
+    assert set(actual) == {f"{s}/{t}_grad_norm" for s in ("cnn", "vit") for t in rows}
     table = {"ce": {"weight": 0.0}, "dml": {"weight": 1.0}}
     one = quick(step.train_step, table, optimizers=tiny.make_optimizers())
     _, logs = one(created, batch)
     for student in ("cnn", "vit"):
         expected = float(logs[f"{student}/grad_norm"])
         assert expected > 1e-4
-        assert found[f"{student}/dml_grad_norm"] == pytest.approx(expected, rel=1e-4)
-        assert found[f"{student}/ce_grad_norm"] != pytest.approx(expected, rel=0.01)
+        assert actual[f"{student}/dml_grad_norm"] == pytest.approx(expected, rel=1e-4)
+        assert actual[f"{student}/ce_grad_norm"] != pytest.approx(expected, rel=0.01)
 
 
 def entries(**scale):

@@ -83,9 +83,9 @@ def test_its_state_is_saved_and_restored(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, filled)
     checkpoints.close()
-    found = run.restore(tmp_path)
-    assert jax.tree.structure(found) == jax.tree.structure(like)
-    jax.tree.map(np.testing.assert_array_equal, found.cnn, ones.cnn)
+    actual = run.restore(tmp_path)
+    assert jax.tree.structure(actual) == jax.tree.structure(like)
+    jax.tree.map(np.testing.assert_array_equal, actual.cnn, ones.cnn)
 
 
 @pytest.mark.slow
@@ -95,13 +95,13 @@ def test_a_whole_run(data_dir, tmp_path):
     workdir = tmp_path / "run"
     train.run(config, workdir)
     (tmp_path / "mine.py").unlink()
-    found = tiny.trained_arrays(workdir, config)
-    assert found["step"] == 2
+    actual = tiny.trained_arrays(workdir, config)
+    assert actual["step"] == 2
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
     fresh = make_run(config, mesh=mesh).initial_state()
     jax.tree.map(
         np.testing.assert_array_equal,
-        (found["cnn"].params, found["cnn"].batch_stats),
+        (actual["cnn"].params, actual["cnn"].batch_stats),
         jax.device_get((fresh.cnn.params, fresh.cnn.batch_stats)),
     )
     logged = (workdir / "metrics.jsonl").read_text()

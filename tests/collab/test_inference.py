@@ -106,7 +106,7 @@ def logits_of(student, image, window, stride):
 def probabilities(student, image, how, own, shown):
     """[H', W', K] of an image uint8 [H, W, 3] that shows `own` of it on a map of size `shown`."""
     image = (image / 255 - np.array(augment.MEAN)) / np.array(augment.STD)
-    found = []
+    views = []
     for scale in how.scales:
         scaled = scaled_image(image, scale)
         for mirrored in (False, True) if how.flip else (False,):
@@ -125,24 +125,24 @@ def probabilities(student, image, how, own, shown):
                     at = (at + 0.5) * cells / scaled.shape[axis] - 0.5
                 logits = read_at(logits, at, axis)
             exponents = np.exp(logits - logits.max(-1, keepdims=True))
-            found.append(exponents / exponents.sum(-1, keepdims=True))
-    return np.mean(found, axis=0)
+            views.append(exponents / exponents.sum(-1, keepdims=True))
+    return np.mean(views, axis=0)
 
 
 def expected_maps(image, how, own, shown):
     """{output: (labels, whether float32 can tell the winner)}."""
-    pair, found = Pair(), {}
+    pair, means = Pair(), {}
     for name in ("cnn", "vit"):
-        found[name] = probabilities(getattr(pair, name), image, how, own, shown)
-    found["ensemble"] = (found["cnn"] + found["vit"]) / 2
-    ordered = {name: np.sort(p, -1) for name, p in found.items()}
+        means[name] = probabilities(getattr(pair, name), image, how, own, shown)
+    means["ensemble"] = (means["cnn"] + means["vit"]) / 2
+    ordered = {name: np.sort(p, -1) for name, p in means.items()}
     return {
         name: (p.argmax(-1), ordered[name][..., -1] - ordered[name][..., -2] > 2e-6)
-        for name, p in found.items()
+        for name, p in means.items()
     }
 
 
-def found_maps(images, how, shape, sizes=None):
+def maps_of(images, how, shape, sizes=None):
     made = inference.apply_students(
         {"cnn": None, "vit": None}, images, pair=Pair(), students=("cnn", "vit"), how=how
     )
@@ -169,12 +169,12 @@ def test_label_maps(how, sizes, strip, monkeypatch):
     monkeypatch.setattr(inference, "_STRIP", strip)
     images = np.stack([trees.picture(seed, (44, 53)) for seed in range(2)])
     shape = (44, 53) if sizes is None else (44, 70)
-    found = found_maps(images, how, shape, None if sizes is None else np.array(sizes))
+    maps = maps_of(images, how, shape, None if sizes is None else np.array(sizes))
     for i, image in enumerate(images):
         own, shown = ((44, 53), shape) if sizes is None else (sizes[i][:2], sizes[i][2:])
         for name, (labels, certain) in expected_maps(image, how, own, shown).items():
             assert certain.mean() > 0.99
-            mine = np.asarray(found[name][i, : shown[0], : shown[1]])
+            mine = np.asarray(maps[name][i, : shown[0], : shown[1]])
             np.testing.assert_array_equal(mine[certain], labels[certain])
 
 
@@ -198,8 +198,8 @@ def test_one_window_is_the_whole_image():
     ],
 )
 def test_windows_cover_the_image(size, window, stride, expected):
-    found = inference.window_corners(size, window, stride)
-    assert [tuple(corner) for corner in found.tolist()] == expected
+    corners = inference.window_corners(size, window, stride)
+    assert [tuple(corner) for corner in corners.tolist()] == expected
 
 
 SIZES = ((33, 47), (50, 41), (64, 64))
@@ -281,9 +281,9 @@ def test_predictions_of_pictures_of_any_size(monkeypatch, long_side, short_side,
     room = [(0, n - m) for n, m in zip(shapes.get("seen_shape", seen), seen, strict=True)]
     small = np.pad(small, (*room, (0, 0)), mode="reflect")
     for name, (labels, certain) in expected_maps(small, Inference(), seen, (100, 150)).items():
-        found = predict.predictor("", config, name)(image, **shapes)
-        assert found.shape == (100, 150) and certain.mean() > 0.99
-        np.testing.assert_array_equal(found[certain], labels[certain])
+        labelled = predict.predictor("", config, name)(image, **shapes)
+        assert labelled.shape == (100, 150) and certain.mean() > 0.99
+        np.testing.assert_array_equal(labelled[certain], labels[certain])
 
 
 @pytest.mark.parametrize(

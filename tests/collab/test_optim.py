@@ -24,21 +24,21 @@ def run(tx, steps, params=PARAMS, grads=GRADS):
 
 def test_sgd_is_torchs():
     tx = optim.build_optimizer("sgd", lr=0.1, steps=10, power=0.9, momentum=0.9, weight_decay=0.01)
-    found = run(tx, 3)["backbone"]
+    actual = run(tx, 3)["backbone"]
     for name, decay in (("kernel", 0.01), ("bias", 0.0)):
         p, buffer = PARAMS["backbone"][name].copy(), 0.0
         for t in range(3):
             g = GRADS["backbone"][name] + decay * p
             buffer = 0.9 * buffer + g
             p = p - 0.1 * (1 - t / 10) ** 0.9 * buffer
-        np.testing.assert_allclose(found[name], p, rtol=1e-6)
+        np.testing.assert_allclose(actual[name], p, rtol=1e-6)
 
 
 def test_adamw_is_torchs_with_warm_up():
     tx = optim.build_optimizer(
         "adamw", lr=0.1, steps=10, power=1.0, weight_decay=0.1, warmup_steps=2
     )
-    found = run(tx, 4)["backbone"]
+    actual = run(tx, 4)["backbone"]
     for name, decay in (("kernel", 0.1), ("bias", 0.0)):
         p, m, v = PARAMS["backbone"][name].copy(), 0.0, 0.0
         for t in range(4):
@@ -47,7 +47,7 @@ def test_adamw_is_torchs_with_warm_up():
             lr = 0.1 * (1 - t / 10) * min(1.0, max(t / 2, 1e-6))
             step = m / (1 - 0.9 ** (t + 1)) / (np.sqrt(v / (1 - 0.999 ** (t + 1))) + 1e-8)
             p = p - lr * (step + decay * p)
-        np.testing.assert_allclose(found[name], p, rtol=1e-5)
+        np.testing.assert_allclose(actual[name], p, rtol=1e-5)
 
 
 def test_head_learns_faster_and_clipping_is_global():
@@ -56,9 +56,9 @@ def test_head_learns_faster_and_clipping_is_global():
     tx = optim.build_optimizer(
         "sgd", lr=1.0, steps=10, momentum=0.0, head_lr_mult=10.0, clip_norm=1.0
     )
-    found = run(tx, 1, params, grads)
-    assert float(found["backbone"]["k"][0]) == pytest.approx(-0.6)
-    assert float(found["head"]["k"][0]) == pytest.approx(-8.0)
+    actual = run(tx, 1, params, grads)
+    assert float(actual["backbone"]["k"][0]) == pytest.approx(-0.6)
+    assert float(actual["head"]["k"][0]) == pytest.approx(-8.0)
 
 
 def test_gradients_are_clipped_and_not_updates():
@@ -68,19 +68,19 @@ def test_gradients_are_clipped_and_not_updates():
     tx = optim.build_optimizer(
         "adamw", lr=0.1, steps=10, weight_decay=0.1, head_lr_mult=3.0, clip_norm=1.0
     )
-    state, found = tx.init(params), params
+    state, actual = tx.init(params), params
     p, m, v = np.array([0.5, -0.2, 0.3]), 0.0, 0.0
     for t, size in enumerate((4.0, 0.1, 2.0, 0.3)):
         g = size * np.array([0.6, -0.3, 0.8]) + t / 10
         wide = g[None].astype(np.float32)
         grads = {"backbone": {"k": wide[:, :2]}, "head": {"k": wide[:, 2:]}}
-        updates, state = tx.update(grads, state, found)
-        found = optax.apply_updates(found, updates)
+        updates, state = tx.update(grads, state, actual)
+        actual = optax.apply_updates(actual, updates)
         g = g * min(1.0, 1.0 / np.linalg.norm(g))
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
         step = m / (1 - 0.9 ** (t + 1)) / (np.sqrt(v / (1 - 0.999 ** (t + 1))) + 1e-8)
         p = p - 0.1 * (1 - t / 10) * np.array([1, 1, 3]) * (step + 0.1 * p)
-    got = np.concatenate([found["backbone"]["k"][0], found["head"]["k"][0]])
+    got = np.concatenate([actual["backbone"]["k"][0], actual["head"]["k"][0]])
     np.testing.assert_allclose(got, p, atol=2e-5)  # 1 - 0.999**t in float32, of four steps
 
 

@@ -45,8 +45,8 @@ def reached(table, **options):
 
     params = {k: v["params"] for k, v in variables.items()}
     rows = np.eye(len(names), dtype=np.float32)
-    found = (touched(jax.device_get(pull(params, row))) for row in rows)
-    return dict(zip(names, found, strict=True))
+    actual = (touched(jax.device_get(pull(params, row))) for row in rows)
+    return dict(zip(names, actual, strict=True))
 
 
 def of(student, *modules):
@@ -66,24 +66,24 @@ BRIDGES = {  # what learns with the CNN; with the ViT it is the same with v
 
 def test_a_students_term_moves_only_the_learner_and_its_bridges():
     """The gradient of the CNN's own loss with respect to anything of the ViT is exactly 0."""
-    found = reached({name: {"weight": 1.0} for name in ("ce", *terms.TERMS)})
+    actual = reached({name: {"weight": 1.0} for name in ("ce", *terms.TERMS)})
     for name in ("ce", *terms.TERMS):
         modules = {"hfd": ("stage1",), **dict.fromkeys(ON_LOGITS, HEAD)}.get(name, ENCODER)
         bridges = BRIDGES.get(name, ())
-        assert found[f"cnn/{name}"] == of("cnn", *modules) | of("bridges", *bridges), name
+        assert actual[f"cnn/{name}"] == of("cnn", *modules) | of("bridges", *bridges), name
         bridges = [f"{bridge[:-1]}v" for bridge in bridges]
-        assert found[f"vit/{name}"] == of("vit", *modules) | of("bridges", *bridges), name
+        assert actual[f"vit/{name}"] == of("vit", *modules) | of("bridges", *bridges), name
 
 
 def test_what_the_variants_move():
     """Features in the peer's own shape; and borrowed stages that learn with what is lent them."""
     table = {"ce": {}, "hfd": {}, "bsd_region": {"space": "teacher"}, "cwd": {"on": "features"}}
-    found = reached({k: row | {"weight": 1.0} for k, row in table.items()}, borrowed_grad=True)
-    assert found["cnn/hfd"] == {"cnn/stage1", "bridges/g1c", "vit/stage2"}
-    assert found["vit/hfd"] == {"vit/stage1", "bridges/g1v", "cnn/stage2"}
+    actual = reached({k: row | {"weight": 1.0} for k, row in table.items()}, borrowed_grad=True)
+    assert actual["cnn/hfd"] == {"cnn/stage1", "bridges/g1c", "vit/stage2"}
+    assert actual["vit/hfd"] == {"vit/stage1", "bridges/g1v", "cnn/stage2"}
     for name in ("bsd_region", "cwd"):
-        assert found[f"cnn/{name}"] == of("cnn", *ENCODER) | {"bridges/p4c"}
-        assert found[f"vit/{name}"] == of("vit", *ENCODER) | {"bridges/p4v"}
+        assert actual[f"cnn/{name}"] == of("cnn", *ENCODER) | {"bridges/p4c"}
+        assert actual[f"vit/{name}"] == of("vit", *ENCODER) | {"bridges/p4v"}
 
 
 def test_borrowed_pass_leaves_running_averages_alone():
@@ -128,11 +128,11 @@ def test_a_weight_of_one_student():
 
 
 def test_the_key_of_a_term_hangs_on_its_name():
-    rng, found = jax.random.key(5), set()
+    rng, actual = jax.random.key(5), set()
     for name in terms.NAMES:
         for student in pair.STUDENTS:
-            found.add(tuple(jax.random.key_data(objective.key_of(rng, name, student)).tolist()))
-    assert len(found) == 2 * len(terms.NAMES)
+            actual.add(tuple(jax.random.key_data(objective.key_of(rng, name, student)).tolist()))
+    assert len(actual) == 2 * len(terms.NAMES)
     by_hand = jax.random.fold_in(rng, 0x749E2051)  # crc32 of "hfd/cnn"
     assert objective.key_of(rng, "hfd", "cnn") == by_hand
 

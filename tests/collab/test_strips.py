@@ -51,12 +51,12 @@ def test_strips_change_nothing(select, ensemble):
     labels = jnp.asarray(tiny.make_batch(2)["label"])
     assert (labels == 255).any()
     logits = {name: output.logits for name, output in outputs(tiny.CLASSES).items()}
-    found = [
+    actual = [
         jax.device_get(losses_of(dataclasses.replace(whole, strip_rows=n), labels)(logits))
         for n in (0, ROWS)
     ]
-    assert set(found[0][0][1][1]) == set(found[1][0][1][1])
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-9), *found)
+    assert set(actual[0][0][1][1]) == set(actual[1][0][1][1])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-9), *actual)
 
 
 def test_no_enlarged_logits_are_ever_whole():
@@ -77,5 +77,5 @@ def test_no_enlarged_logits_are_ever_whole():
 def test_these_terms_hang_on_single_pixels():
     """The others of the table would silently hold whole logits if they could do without."""
     rows = terms.TERMS.items()
-    found = {name for name, row in rows if getattr(row, "unreduced", None)}
-    assert found == set(ON_PIXELS)
+    actual = {name for name, row in rows if getattr(row, "unreduced", None)}
+    assert actual == set(ON_PIXELS)

@@ -111,8 +111,8 @@ def test_every_term_sees_both_sides_as_they_are(made, case):
         expected = expected_terms(learner, output, labels, CASES[case])
         assert expected.keys() == terms.TERMS.keys()
         for term, value in expected.items():
-            found = logs[f"{learner}/{term}"]
-            np.testing.assert_allclose(found, value, rtol=2e-5, err_msg=f"{learner}/{term}")
+            actual = logs[f"{learner}/{term}"]
+            np.testing.assert_allclose(actual, value, rtol=2e-5, err_msg=f"{learner}/{term}")
         logits = {s: output.students[s].logits for s in pair.STUDENTS}
         ce = {s: ref.cross_entropy(logits[s], labels)[0] for s in pair.STUDENTS}
         peer = pair.peer_of(learner)

@@ -58,8 +58,8 @@ def test_differences_are_paired_by_seed():
 
 
 def test_a_score_that_is_null_does_not_count():
-    found = {"alone": {0: results(0.1), 1: results(None)}, "full": {0: results(0.2), 1: results(1)}}
-    alone, *_, full, _, _ = compare(found, reference="alone", metric="miou")
+    runs = {"alone": {0: results(0.1), 1: results(None)}, "full": {0: results(0.2), 1: results(1)}}
+    alone, *_, full, _, _ = compare(runs, reference="alone", metric="miou")
     assert alone.scores == {0: 0.1}
     assert full.differences == pytest.approx({0: 0.1})
 
@@ -67,14 +67,14 @@ def test_a_score_that_is_null_does_not_count():
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
-    found = FOUND | {
+    runs = FOUND | {
         "alone": {0: results(0.10, road=0.5, sky=None), 1: results(0.11, road=0.7, sky=None)},
         "full": {0: results(0.30, road=0.6, sky=0.25), 1: results(0.32, road=0.9, sky=None)},
         "dml": {1: results(0.10, road=1.0, sky=None)},
     }
     comparison.write(
         folder,
-        found,
+        runs,
         seeds=(0, 1),
         reference="alone",
         metric="miou",

@@ -42,15 +42,15 @@ def test_what_the_step_of_a_config_takes_here(capsys):
     assert devices == 4
     state = bytes_of(make_run(asked).abstract_state())
     image = 32 * 32 * (3 + 1) + 1
-    found = main.run(asked, mode="compile", workdir="unused")
-    assert found["arguments_gib"] * 2**30 == pytest.approx(state + image, abs=64)
-    assert found["fits"] and found["images"] == 1
-    assert found["peak_gib"] >= found["arguments_gib"] + found["temporaries_gib"]
+    actual = main.run(asked, mode="compile", workdir="unused")
+    assert actual["arguments_gib"] * 2**30 == pytest.approx(state + image, abs=64)
+    assert actual["fits"] and actual["images"] == 1
+    assert actual["peak_gib"] >= actual["arguments_gib"] + actual["temporaries_gib"]
     # At the very least the way there and back of the first convolution, 3x3 of 3 to 4.
-    assert found["gflop"] * 1e9 > 8 * 8 * 9 * 3 * 4 * 2 * 2
+    assert actual["gflop"] * 1e9 > 8 * 8 * 9 * 3 * 4 * 2 * 2
     text = capsys.readouterr().out
     assert "tiny_cnn and tiny_vit" in text
-    assert f"{found['peak_gib']:.2f} GiB" in text
+    assert f"{actual['peak_gib']:.2f} GiB" in text
 
 
 def test_a_batch_that_the_devices_cannot_share():
@@ -69,8 +69,8 @@ def test_what_the_compiler_says_of_a_program_that_does_not_fit():
         "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space "
         "hbm. Used 31.49G of 15.75G hbm. Exceeded hbm capacity by 15.74G."
     )
-    found = compile._too_large(jax.errors.JaxRuntimeError(said))
-    assert found == {"fits": False, "needs_gib": 31.49, "has_gib": 15.75}
+    actual = compile._too_large(jax.errors.JaxRuntimeError(said))
+    assert actual == {"fits": False, "needs_gib": 31.49, "has_gib": 15.75}
     with pytest.raises(jax.errors.JaxRuntimeError, match="UNIMPLEMENTED"):
         compile._too_large(jax.errors.JaxRuntimeError("UNIMPLEMENTED: no"))
 
@@ -79,15 +79,15 @@ def test_what_the_compiler_says_of_a_program_that_does_not_fit():
 def test_memory_of_a_device_that_is_here(limit):
     """A compiler for GPUs compiles what does not fit: only the device says how much it has."""
     compiled = jax.jit(lambda x: x + 1).lower(jnp.zeros(1000)).compile()
-    found = compile._costs(compiled, {"bytes_limit": limit})
-    assert found["fits"] == (limit > 8000)
-    if not found["fits"]:
-        assert found == {"fits": False, "needs_gib": 8000 / 2**30, "has_gib": 1000 / 2**30}
+    actual = compile._costs(compiled, {"bytes_limit": limit})
+    assert actual["fits"] == (limit > 8000)
+    if not actual["fits"]:
+        assert actual == {"fits": False, "needs_gib": 8000 / 2**30, "has_gib": 1000 / 2**30}
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not TPU, reason="needs libtpu (the extra tpu)")
 def test_tpus_that_are_not_here():
-    found = compile.run(config(**{"compile.topology": "v5e:2x2", "mesh.space": 1}))
-    assert (found["devices"], found["images"], found["fits"]) == (4, 1, True)
-    assert "v5" in found["kind"].lower()
+    actual = compile.run(config(**{"compile.topology": "v5e:2x2", "mesh.space": 1}))
+    assert (actual["devices"], actual["images"], actual["fits"]) == (4, 1, True)
+    assert "v5" in actual["kind"].lower()

@@ -191,7 +191,7 @@ def test_segformer(variant, side, giga):
     """Xie et al. 2021, tables 1 and 2 (ADE20K, 150 classes), to the printed digit.
 
     Their figures are of tools/get_flops.py in NVlabs/SegFormer: mmcv's counter for the modules and
-    a formula for the products of attention. Beside multiply-adds, mmcv counts one operation for
+    a formula for the products of attention. Besides multiply-adds, mmcv counts one operation for
     each output of a convolution with bias (but not of a linear layer with bias), and one for each
     output of a ReLU; it knew neither GELU nor SyncBN nor, in its early versions, LayerNorm. That
     is 0.1 to 0.2% and decides the last digit of B2, B4 and B5: without it, as describe prints

@@ -171,14 +171,14 @@ def test_predict_writes_maps_at_the_pictures_own_size(finished, tmp_path):
         np.testing.assert_array_equal(segment(image), labels)
 
 
-@pytest.mark.parametrize("beside", [".", "sub/.."])
-def test_pictures_are_not_written_over(finished, tmp_path, beside):
+@pytest.mark.parametrize("folder", [".", "sub/.."])
+def test_pictures_are_not_written_over(finished, tmp_path, folder):
     workdir, config = finished
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
     (tmp_path / "sub").mkdir()
     before = (tmp_path / "a.png").read_bytes()
     config = config.copy_and_resolve_references()
-    config.predict.images, config.predict.dir = str(tmp_path / "*.png"), str(tmp_path / beside)
+    config.predict.images, config.predict.dir = str(tmp_path / "*.png"), str(tmp_path / folder)
     with pytest.raises(InputError, match=r"a\.png lies in the folder .*another .*predict\.dir"):
         predict.run(config, workdir)
     assert (tmp_path / "a.png").read_bytes() == before

@@ -122,7 +122,7 @@ def test_encoders_of_transformers(kind, how, tmp_path):
 
 
 def test_another_number_of_classes(tmp_path):
-    """The classifier is made anew, the rest of the head is used."""
+    """The classifier is initialised afresh, the rest of the head is used."""
     originals.segformer("b0").save_pretrained(tmp_path)
     model = cases.model(VIT, 5)
     before = cases.variables(model)

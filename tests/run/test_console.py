@@ -85,12 +85,12 @@ def events(path):
 
     from tensorboardX.proto.event_pb2 import Event
 
-    content, found = path.read_bytes(), []
+    content, parsed = path.read_bytes(), []
     while content:
         [length] = struct.unpack("<Q", content[:8])
-        found.append(Event.FromString(content[12 : 12 + length]))
+        parsed.append(Event.FromString(content[12 : 12 + length]))
         content = content[16 + length :]
-    return found
+    return parsed
 
 
 def test_events_say_what_the_lines_say_and_where_a_restart_cuts(tmp_path):

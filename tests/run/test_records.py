@@ -54,20 +54,20 @@ def started(monkeypatch, tmp_path):
 
     While it is used, runs compile and train nothing.
     """
-    found = {}
+    seen = {}
 
     def jit_train_step(layout, **options):
-        found.update(options)
+        seen.update(options)
 
     def train_batches(source, spec, **options):
-        found.update(options, names=source.names)
+        seen.update(options, names=source.names)
         raise Reached
 
     def start(config, workdir=tmp_path / "run"):
-        found.clear()
+        seen.clear()
         with pytest.raises(Reached):
             train.run(config, workdir)
-        return dict(found)
+        return dict(seen)
 
     monkeypatch.setattr(build.Run, "initial_state", lambda _: types.SimpleNamespace(step=0))
     monkeypatch.setattr(build.Run, "abstract_state", lambda _: None)
@@ -84,9 +84,9 @@ def pixels(*labels):
 
 
 def test_by_default_all_of_train_as_it_is(make_config, started):
-    found = started(make_config())
-    assert found["names"] == TRAIN and found["rates"] is None and not found["cache"]
-    assert found["objective"].class_weights is None and found["jitter"]["hue"] == 0
+    seen = started(make_config())
+    assert seen["names"] == TRAIN and seen["rates"] is None and not seen["cache"]
+    assert seen["objective"].class_weights is None and seen["jitter"]["hue"] == 0
 
 
 def test_what_batches_are_drawn_by_reaches_them(make_config, started):
@@ -98,23 +98,23 @@ def test_what_batches_are_drawn_by_reaches_them(make_config, started):
         "data.flip": False,
         "data.cat_max_ratio": 0.6,
     }
-    found = started(make_config(**given))
+    seen = started(make_config(**given))
     expected = {
         **{"seed": 7, "batch_size": 12, "crop": (64, 32), "scale_range": (0.4, 1.7)},
         **{"flip": False, "cat_max_ratio": 0.6, "start_step": 0},
     }
-    assert {key: found[key] for key in expected} == expected
+    assert {key: seen[key] for key in expected} == expected
 
 
 def test_every_option_reaches_the_run(make_config, started, capfd):
-    found = started(make_config(**ALL))
+    seen = started(make_config(**ALL))
     everything = make_config(**ALL | {"data.subset": ""})
-    assert len(found["names"]) == 6 and set(found["names"]) < {*TRAIN, *VAL}
+    assert len(seen["names"]) == 6 and set(seen["names"]) < {*TRAIN, *VAL}
     # The miniature's label i is the same in both splits.
-    counted = pixels(*(int(name[-3:]) for name in found["names"]))
-    np.testing.assert_allclose(found["rates"], balance.repeat_factors(counted, 1.0))
-    np.testing.assert_allclose(found["objective"].class_weights, balance.inverse_log(counted))
-    assert found["rates"].max() > 1 and found["cache"] and found["jitter"]["hue"] == 0.1
+    counted = pixels(*(int(name[-3:]) for name in seen["names"]))
+    np.testing.assert_allclose(seen["rates"], balance.repeat_factors(counted, 1.0))
+    np.testing.assert_allclose(seen["objective"].class_weights, balance.inverse_log(counted))
+    assert seen["rates"].max() > 1 and seen["cache"] and seen["jitter"]["hue"] == 0.1
     said = capfd.readouterr().err
     for line in ("training on 6 of 8 records", "oversampling: epochs of", "class weights: sky "):
         assert said.count(line) == 1
@@ -125,8 +125,8 @@ def test_every_option_reaches_the_run(make_config, started, capfd):
 
 def test_numbers_reach_the_run(make_config, started):
     numbers = ",".join(str(i / 4) for i in range(11))
-    found = started(make_config(**{"losses.ce.class_weights": numbers}))
-    assert found["objective"].class_weights == tuple(i / 4 for i in range(11))
+    seen = started(make_config(**{"losses.ce.class_weights": numbers}))
+    assert seen["objective"].class_weights == tuple(i / 4 for i in range(11))
 
 
 def test_a_subset_is_compared_by_what_it_chooses(make_config, started, tmp_path):

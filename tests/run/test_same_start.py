@@ -127,7 +127,7 @@ def test_a_step_jitters_and_normalises_and_counts(monkeypatch):
 
 
 def test_dropout_and_stochastic_depth_drop_the_same():
-    """In training mode with one key, both students say the same bits beside any bridges."""
+    """In training mode with one key, both students give the same bits with any bridges."""
     images = augment.normalize(tiny.make_batch(shape=(32, 32))["image"])
     _, full = begun("full")
     said = {}

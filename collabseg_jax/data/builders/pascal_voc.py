@@ -60,7 +60,7 @@ SPEC = DatasetSpec(
     # Label files hold train ids, and 255 at the borders of objects.
     source="VOCtrainval_11-May-2012.tar of http://host.robots.ox.ac.uk/pascal/VOC/voc2012, "
     "which is VOCdevkit/VOC2012 with JPEGImages, SegmentationClass, ImageSets/Segmentation; "
-    "SegmentationClassAug beside them makes the training set 10,582 instead of 1,464 images",
+    "SegmentationClassAug next to them makes the training set 10,582 instead of 1,464 images",
     licence="for research; the images are under the terms of use of flickr",
 )
 

@@ -41,8 +41,10 @@ def run(
       config: as in `configs/studies/base.py`.
       workdir: of the study. A copy of a record, as in docs/studies, counts as finished runs.
       command: what a run's flags are given to.
+
     Returns:
       {"failed": the runs, as ARM/SEED, that ended without results of themselves}.
+
     Raises:
       InputError: an arm is invalid, or what is known of a run has another configuration or other
         data; nothing was started then. Also if a run that has just ended had other data than those

@@ -123,6 +123,7 @@ def write(
       metric: see `compare`.
       facts: {what: text} for the top of the page.
       arms: {arm: {key: value}}, what each changes.
+
     Raises:
       RunError: a file cannot be written.
     """

@@ -70,6 +70,7 @@ def places(jobs: int, gpus: Sequence[str], cores: Sequence[int]) -> list[Place]:
       jobs: how many runs; 0 for one on each GPU, or one without GPUs.
       gpus: see `visible_gpus`.
       cores: see `usable_cores`.
+
     Raises:
       InputError: more runs than GPUs, each of which would want all memory of its GPU.
 
@@ -107,6 +108,7 @@ def work(
       command: what a run's flags are given to.
       stop: when it is asked for, the runs at work are asked to save and no other is started.
       report: called whenever a run has finished.
+
     Returns:
       the names of the trials whose runs failed.
     """

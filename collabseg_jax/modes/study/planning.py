@@ -89,6 +89,7 @@ def plan(config: Any, workdir: Path) -> list[Trial]:
     Args:
       config: as in `configs/studies/base.py`.
       workdir: of the study.
+
     Raises:
       InputError: an arm, key, value, reference, metric or seed is invalid, or the record of the
         study is damaged.

@@ -39,8 +39,10 @@ def read_runs(workdir: Path) -> dict[tuple[str, int], Entry]:
 
     Args:
       workdir: of the study.
+
     Returns:
       {(arm, seed): Entry}; {} if there is no record yet.
+
     Raises:
       InputError: a file of the record is missing or damaged, or is not that of a study.
     """
@@ -72,6 +74,7 @@ def write_runs(workdir: Path, config: Any, entries: Mapping[tuple[str, int], Ent
       workdir: of the study.
       config: `config.run` of the study: what the differences of each run refer to.
       entries: {(arm, seed): Entry}, all runs of the record.
+
     Raises:
       RunError: a file cannot be written.
     """

@@ -12,24 +12,24 @@ def hfd(borrowed: jax.Array, native: jax.Array, *, divergence: str = "cosine") -
     """HFD loss of one student.
 
     Args:
-        borrowed: [B, h, w, C] float, the learner's F1 after the projection and the peer's stage 2.
-        native: [B, h, w, C] float, the peer's own F2; no gradient flows into it.
-        divergence: a key of `DIVERGENCES`; "relational" compares maps pooled to 32x32 at most.
+      borrowed: [B, h, w, C] float, the learner's F1 after the projection and the peer's stage 2.
+      native: [B, h, w, C] float, the peer's own F2; no gradient flows into it.
+      divergence: a key of `DIVERGENCES`; "relational" compares maps pooled to 32x32 at most.
 
     Returns:
-        Scalar float32, the mean over all positions (there are no labels at this depth).
+      Scalar float32, the mean over all positions (there are no labels at this depth).
 
     Raises:
-        ValueError: an unknown divergence, or shapes that differ.
+      ValueError: an unknown divergence, or shapes that differ.
 
     Source:
-        Zhu et al. 2023, HFD; docs/method.md.
+      Zhu et al. 2023, HFD; docs/method.md.
 
     Example:
-        >>> borrowed = jnp.array([[[[3.0, 4.0], [1.0, 0.0]]]])
-        >>> native = jnp.array([[[[4.0, 3.0], [0.0, 1.0]]]])
-        >>> round(float(hfd(borrowed, native)), 4)  # (1 - 24/25 + 1 - 0) / 2
-        0.52
+      >>> borrowed = jnp.array([[[[3.0, 4.0], [1.0, 0.0]]]])
+      >>> native = jnp.array([[[[4.0, 3.0], [0.0, 1.0]]]])
+      >>> round(float(hfd(borrowed, native)), 4)  # (1 - 24/25 + 1 - 0) / 2
+      0.52
     """
     distance = get_divergence(divergence)
     if distance is relational:
