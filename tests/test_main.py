@@ -24,8 +24,13 @@ for name, argv in json.loads(sys.argv[1]).items():
         os.dup2(1, 2)
         sys.argv = ["main", *argv]
         from collabseg_jax import main  # config_flags reads sys.argv already on import
-        main.cli()
-        os._exit(0)
+        code = 0
+        try:
+            main.cli()
+        except SystemExit as end:
+            code = end.code or 0
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(code)  # to take down what the fork shares costs more than the command
     _, status = os.wait()
     print(os.waitstatus_to_exitcode(status), flush=True)
 """
