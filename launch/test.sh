@@ -7,11 +7,11 @@
 # A test process compiles hundreds of programs: what they free goes back to the system.
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-extras=test
+extras="test"
 marks="not slow and not endless"
 if [ "${1:-}" = --all ]; then
   shift
-  extras=test,onnx,oracle
+  extras="test,onnx,oracle"
   marks="not endless"
 fi
 prepare_venv "[$extras]"
