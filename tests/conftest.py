@@ -10,18 +10,15 @@ import tempfile
 import pytest
 
 from collabseg_jax.run import runtime
+from tests import quick
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Machine code that LLVM does not optimise is made in half the time and is used once or twice here.
-# What XLA itself does to a program stays the same.
-# Other devices are tested as they are.
-FLAGS = {"xla_force_host_platform_device_count": 4, "xla_backend_optimization_level": 0}
-for _name, _value in FLAGS.items() if os.environ["JAX_PLATFORMS"] == "cpu" else ():
-    if _name not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + f" --{_name}={_value}"
+# Other devices are tested as they are; what the caller sets comes last and so wins.
+if os.environ["JAX_PLATFORMS"] == "cpu":
+    os.environ["XLA_FLAGS"] = f"{quick.xla_flags(4)} {os.environ.get('XLA_FLAGS', '')}"
 _cache = tempfile.TemporaryDirectory(prefix="collabseg-test-cache-")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _cache.name)
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 runtime.collect_garbage_less_often()  # as the command line does
 
 
@@ -55,14 +52,14 @@ def tiny_models(monkeypatch):
 
 @pytest.fixture(scope="session")
 def train_tiny(tmp_path_factory):
-    """Trains by a config to the end, with the tiny students; the workdir."""
+    """Trains by a config to the end, with what tiny.install(options) installs; the workdir."""
     from collabseg_jax.modes import train
     from tests import tiny
 
-    def run(config):
+    def run(config, **options):
         workdir = tmp_path_factory.mktemp("runs") / "whole"
         with pytest.MonkeyPatch.context() as monkeypatch:
-            tiny.install(monkeypatch)
+            tiny.install(monkeypatch, **options)
             train.run(config, workdir)
         return workdir
 

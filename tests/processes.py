@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from collabseg_jax.run.config import flatten
+from tests import quick
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,8 +29,8 @@ def start(module, arguments, *, logs, processes=1, devices=1, environment=()):
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         place = [f"--coordinator_address=127.0.0.1:{port}", f"--num_processes={processes}"]
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
-    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)} | dict(environment)
+    flags = {"XLA_FLAGS": quick.xla_flags(devices), "PYTHONPATH": str(ROOT)}
+    environment = os.environ | flags | dict(environment)
     started = []
     for i in range(processes):
         mine = [*place, f"--process_id={i}"] if place else []

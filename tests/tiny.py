@@ -13,6 +13,7 @@ from collabseg_jax.configs import quickstart
 from collabseg_jax.models.bridges import Bridges
 from collabseg_jax.models.layers import Conv, ConvNorm, LayerNorm, drop_path
 from collabseg_jax.models.outputs import SegOutput
+from collabseg_jax.report import charts
 from collabseg_jax.run import build
 
 CLASSES = 3
@@ -132,14 +133,18 @@ def make_run(
     return created, fn, layout
 
 
-def install(monkeypatch=None):
-    """Make "tiny_cnn" and "tiny_vit" known by name, for whole runs from a config."""
-    entries = {"tiny_cnn": (Student, "cnn"), "tiny_vit": (Student, "vit")}
-    for name, entry in entries.items():
-        if monkeypatch is None:
-            models.MODELS[name] = entry
-        else:
-            monkeypatch.setitem(models.MODELS, name, entry)
+def install(monkeypatch=None, *, teaching=False):
+    """Make "tiny_cnn" and "tiny_vit" known by name, for whole runs from a config.
+
+    And leave teaching.png of these runs empty unless asked: to draw it takes longer than a run.
+    """
+    setitem = monkeypatch.setitem if monkeypatch else dict.__setitem__
+    setitem(models.MODELS, "tiny_cnn", (Student, "cnn"))
+    setitem(models.MODELS, "tiny_vit", (Student, "vit"))
+    if not teaching:
+        (monkeypatch.setattr if monkeypatch else setattr)(
+            charts, "draw_teaching", lambda path, logs: path.touch()
+        )
 
 
 def make_config(data_dir, **overrides):
@@ -149,6 +154,7 @@ def make_config(data_dir, **overrides):
     config.data.dir, config.data.crop = str(data_dir), (32, 32)
     config.cnn.model, config.vit.model = "tiny_cnn", "tiny_vit"
     config.eval.every, config.checkpoint.every, config.log.every = 6, 4, 2
+    config.log.samples = 1
     config.update_from_flattened_dict(overrides)
     return config
 

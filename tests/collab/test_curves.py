@@ -46,7 +46,7 @@ def curve(formulation, separable, noise=0.0, seed=0):
     return np.array(points)
 
 
-@pytest.mark.slow
+@pytest.mark.endless
 @pytest.mark.parametrize("separable", [True, False])
 def test_fast_formulations_change_no_more_than_a_rounding_does(separable):
     """ResNet-18 and MiT-B0, full method: at most 3 times a disturbance of 1e-7."""

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests import processes
+from tests import processes, quick
 from tests.faults.runs import make_config
 
 
@@ -21,7 +21,7 @@ def on_small_disk(tmp_path, data_dir, size, before="true", **overrides):
     after = f"cd {disk}; find run/checkpoints -maxdepth 1 -mindepth 1; ls run"
     script = f'{before} && "$@"; code=$?; {after}; exit $code'
     command = processes.mounted(disk, f"size={size}", ["sh", "-c", script, "sh", *run])
-    environment = os.environ | {"XLA_FLAGS": "", "DISK": str(disk)}
+    environment = os.environ | {"XLA_FLAGS": quick.xla_flags(1), "DISK": str(disk)}
     done = subprocess.run(
         command, cwd=processes.ROOT, env=environment, capture_output=True, text=True, check=False
     )

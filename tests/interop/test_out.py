@@ -16,7 +16,7 @@ from collabseg_jax.collab import augment
 from collabseg_jax.errors import InputError, RunError
 from collabseg_jax.interop import jax_out
 from collabseg_jax.interop.exported import Student
-from tests import processes
+from tests import processes, quick
 from tests.models import cases
 
 VIT, CNN, MOBILE = "segformer_b0", "deeplabv3plus_resnet18", "deeplabv3plus_mobilenet_v2"
@@ -93,8 +93,8 @@ def test_stablehlo_needs_only_jax(name, options, tmp_path):
         "assert load.LABELS['classes'][2] == 'car'\n"
     )
     command = [sys.executable, "-c", code]
-    flags = " ".join(f"--{key}={str(value).lower()}" for key, value in cases.QUICK.items())
-    subprocess.run(command, cwd=tmp_path / "out", env=os.environ | {"XLA_FLAGS": flags}, check=True)
+    environment = os.environ | {"XLA_FLAGS": quick.xla_flags(1)}
+    subprocess.run(command, cwd=tmp_path / "out", env=environment, check=True)
     got = np.load(tmp_path / "logits.npz")
     module = cases.model(name, **options)
 

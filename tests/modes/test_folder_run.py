@@ -24,7 +24,7 @@ def finished(train_tiny, tmp_path_factory):
     root = tmp_path_factory.mktemp("own")
     raw = folders.folder(root / "raw")
     overrides = {"data.name": "folder", "data.raw_dir": str(raw), "steps": 3, "eval.every": 0}
-    config = tiny.make_config(root / "tfds", **overrides, **{"log.samples": 1})
+    config = tiny.make_config(root / "tfds", **overrides)
     workdir = train_tiny(config)
     with pytest.MonkeyPatch.context() as monkeypatch:
         tiny.install(monkeypatch)

@@ -26,8 +26,8 @@ pytestmark = pytest.mark.usefixtures("tiny_models")
 @pytest.fixture(scope="module")
 def finished(data_dir, train_tiny):
     """(workdir, config) of an uninterrupted run."""
-    config = tiny.make_config(data_dir)
-    return train_tiny(config), config
+    config = tiny.make_config(data_dir, **{"log.samples": 2})
+    return train_tiny(config, teaching=True), config
 
 
 def lines(workdir):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from collabseg_jax import ops
+from tests import quick
 
 both = pytest.mark.parametrize("formulation", ["cpu", "plain"])
 
@@ -202,10 +203,9 @@ print("same")
 
 
 def test_four_devices_equal_one():
-    flags = "--xla_force_host_platform_device_count=4"
     done = subprocess.run(
         [sys.executable, "-c", SHARDED],
-        env={"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PATH": ""},
+        env={"JAX_PLATFORMS": "cpu", "XLA_FLAGS": quick.xla_flags(4), "PATH": ""},
         capture_output=True,
         text=True,
         timeout=120,
