@@ -44,6 +44,12 @@ MISTAKES = [
     (["--config.batch_size=1"], ["config.batch_size is 1", "2"]),
     (["--config.precision=float16"], ["float16", "bfloat16"]),
     (["--config.steps=0"], ["config.steps is 0"]),
+    (["--config.data.crop=64"], ["config.data.crop is (64,)", "(height, width)"]),
+    (["--config.data.scale=0.5"], ["config.data.scale is (0.5,)", "(smallest, largest)"]),
+    (["--mode=check", "--config.data.crop=0,0"], ["config.data.crop is (0, 0)", "32"]),
+    (["--config="], ["--config=", "no such file", "configs/quickstart.py"]),
+    (["--config=configs/quickstart.py:fast"], ["configs/quickstart.py:fast", "too many"]),
+    (["--config=TMP/trained/config.json"], ["records a run", "--workdir"]),
     (["--mode=trian"], ["trian", "train"]),
     (["--mode=eval"], ["config.json not found"]),
     (

@@ -1,6 +1,7 @@
 """The keys of a config: dotted names, which of them decide what is trained, and their ranges."""
 
 import dataclasses
+import difflib
 import json
 import math
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from flax.traverse_util import flatten_dict
 
 from collabseg_jax.data.transforms import MIN_SIDE
 from collabseg_jax.errors import InputError, unknown
+from collabseg_jax.run.pages import load
 
 # Sections and keys that do not change what is trained.
 FREE_KEYS = (
@@ -97,7 +99,7 @@ _OF_TWO = ("data.crop", "data.scale", "export.size", "describe.size")
 
 
 def check(config: Any) -> None:
-    """Compare every key of a config with its range, and keys that belong together.
+    """Compare the keys of a config with those there are, their ranges, and with each other.
 
     Args:
       config: every key of configs/base.py.
@@ -105,7 +107,14 @@ def check(config: Any) -> None:
     Raises:
       InputError: one line that names the key, its value and what was expected.
     """
-    flat = flatten(config)
+    flat, known = flatten(config), flatten(load("base"))
+    for key in flat:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=3, cutoff=0.4)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise InputError(f"the config sets an unknown key {key!r}{hint}")
+    if missing := [key for key in known if key not in flat]:
+        raise InputError(f"the config has no {', '.join(missing)}, expected all of configs/base.py")
     for key, value in flat.items():
         if key in RANGES:
             _check(key, value, RANGES[key])

@@ -69,6 +69,46 @@ def test_what_belongs_together():
         config.check(with_value("data.scale", (2.0, 0.5)))
 
 
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [("batchsize", "batch_size"), ("losses.dml.wieght", "losses.dml.weight"), ("zzz", "")],
+)
+def test_a_key_that_a_file_invents_is_refused(key, near):
+    page = quickstart.get_config()
+    *sections, name = key.split(".")
+    at = page
+    for section in sections:
+        at = at[section]
+    at[name] = 1
+    with pytest.raises(InputError, match=f"unknown key '{key}'.*{near}"):
+        config.check(page)
+
+
+def test_a_key_that_a_file_lacks_is_named():
+    page = quickstart.get_config()
+    del page["steps"]
+    with pytest.raises(InputError, match="the config has no steps, expected all of configs/base"):
+        config.check(page)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.py", "x = 1", "a.py has no function get_config"),
+        ("a.py", "def get_config():\n    return {'steps': 1}", "returned dict, expected a ConfigD"),
+        ("a.py", "def get_config():\n    pass", "returned NoneType, expected a ConfigDict"),
+        ("a.py:x", "def get_config():\n    pass", "a.py:x: get_config: too many positional"),
+        ("config.json", "{}", "config.json records a run, expected a Python file"),
+        ("a.yaml", "steps: 1", "expected a Python file"),
+    ],
+)
+def test_a_file_that_makes_no_config(tmp_path, monkeypatch, name, text, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name.split(":")[0]).write_text(text)
+    with pytest.raises(InputError, match=message):
+        load(name)
+
+
 def test_free_keys_do_not_decide_what_is_trained():
     free = {key for key in config.flatten(load("base")) if config.is_free(key)}
     assert {"eval.every", "log.profile", "data.raw_dir", "remat"} <= free
@@ -80,10 +120,13 @@ def test_pages_are_found_by_path_and_by_name(tmp_path, monkeypatch):
     inside = PAGES / "quickstart.py"
     assert find_page("quickstart") == find_page("configs/quickstart.py") == inside
     assert find_page("studies/shapes") == PAGES / "studies" / "shapes.py"
-    assert find_page("no_such_page") is None
+    assert find_page("no_such_page") is find_page("") is find_page(".") is None
     own = tmp_path / "quickstart.py"
-    own.write_text("def get_config(which=0):\n    return which\n")
+    own.write_text(
+        "from ml_collections import ConfigDict\n\n\n"
+        "def get_config(which='none'):\n    return ConfigDict({'which': which})\n"
+    )
     assert find_page("quickstart.py").resolve() == own
-    assert load("quickstart.py") == 0 and load("quickstart.py:7") == "7"
+    assert load("quickstart.py").which == "none" and load("quickstart.py:7").which == "7"
     with pytest.raises(InputError, match="no_such_page: no such config"):
         load("no_such_page")
