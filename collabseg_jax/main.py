@@ -117,6 +117,8 @@ def _main(argv: list[str]) -> int:
             f"--mode={values.mode} runs in a single process, expected no --coordinator_address"
         )
     distributed.start(values.coordinator_address, values.num_processes, values.process_id)
+    if values.mode != "study":  # whose runs use the devices, and which must not
+        distributed.require_devices()
     recorded = mode and mode.recorded and "arms" not in values.config
     config = _given() if recorded else values.config
     result = run(config, mode=values.mode, workdir=workdir)

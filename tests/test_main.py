@@ -1,6 +1,7 @@
 """The command line: mistakes are one line on standard error, exit code 2, no traceback."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -166,3 +167,15 @@ def test_workdir_is_named_after_the_config():
     assert main.config_name("my_config.py") == "my_config"
     assert main.config_name("configs/studies/shapes.py:few") == "studies/shapes_few"
     assert main.config_name("configs/ablations.py:dml,camvid") == "ablations_dml_camvid"
+
+
+def test_devices_that_are_not_here_are_one_line(tmp_path):
+    command = [sys.executable, "-m", "collabseg_jax.main", "--mode=describe"]
+    environment = os.environ | {"JAX_PLATFORMS": "nowhere"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: JAX_PLATFORMS=nowhere: JAX finds no such device here")
+    assert "JAX_PLATFORMS=cpu" in line
