@@ -262,7 +262,9 @@ def _quiet() -> Iterator[None]:
 
 def _root(error: BaseException) -> str:
     """The first line of what lies at the bottom of an exception."""
-    while cause := error.__cause__ or error.__context__:
-        error = cause
+    seen: list[BaseException] = []
+    while error not in seen:  # orbax raises one error again: then the chain is a ring
+        seen.append(error)
+        error = error.__cause__ or error.__context__ or error
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:300]}"
