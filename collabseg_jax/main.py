@@ -117,6 +117,8 @@ def _main(argv: list[str]) -> int:
             f"--mode={values.mode} runs in a single process, expected no --coordinator_address"
         )
     distributed.start(values.coordinator_address, values.num_processes, values.process_id)
+    if values.mode != "study":  # whose runs use the devices, and which must not
+        distributed.require_devices()
     recorded = mode and mode.recorded and "arms" not in values.config
     config = _given() if recorded else values.config
     result = run(config, mode=values.mode, workdir=workdir)
@@ -158,11 +160,15 @@ def _parse(argv: list[str], page: str) -> list[str]:
         raise InputError(f"--config={name}: no such file, expected one like configs/quickstart.py")
     argv[:] = [argv[0], f"--config={file}{colon}{argument}", *_without_config(argv[1:])]
     try:
+        valid = load(page)
+    except ValueError as error:  # what follows the colon
+        raise InputError(str(error)) from error
+    try:
         # Here and not at the top of the file: it already reads the overrides in sys.argv.
         config_flags.DEFINE_config_file("config", str(file), "a file of configs/")
         return flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _explain(error, argv, page) from error
+        raise _explain(error, argv, valid) from error
 
 
 def _without_config(arguments: list[str]) -> list[str]:
@@ -176,14 +182,11 @@ def _without_config(arguments: list[str]) -> list[str]:
     return kept
 
 
-def _explain(error: Exception, argv: list[str], page: str) -> InputError:
+def _explain(error: Exception, argv: list[str], config: ml_collections.ConfigDict) -> InputError:
     """One line for an override that the config has no place for, or another bad flag."""
     from collabseg_jax.run.config import flatten
 
-    try:
-        valid = list(flatten(load(page)))
-    except ValueError as refused:  # what follows the colon
-        return InputError(str(refused))
+    valid = list(flatten(config))
     for argument in argv[1:]:
         match = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
         if match and match[1] not in valid:

@@ -11,7 +11,7 @@ extras="test"
 marks="not slow and not endless"
 if [ "${1:-}" = --all ]; then
   shift
-  extras=test,onnx,oracle
+  extras="test,onnx,oracle"
   marks="not endless"
 fi
 prepare_venv "[$extras]"

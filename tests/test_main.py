@@ -1,6 +1,7 @@
 """The command line: mistakes are one line on standard error, exit code 2, no traceback."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,12 @@ MISTAKES = [
     (["--config.batch_size=1"], ["config.batch_size is 1", "2"]),
     (["--config.precision=float16"], ["float16", "bfloat16"]),
     (["--config.steps=0"], ["config.steps is 0"]),
+    (["--config.data.crop=64"], ["config.data.crop is (64,)", "(height, width)"]),
+    (["--config.data.scale=0.5"], ["config.data.scale is (0.5,)", "(smallest, largest)"]),
+    (["--mode=check", "--config.data.crop=0,0"], ["config.data.crop is (0, 0)", "32"]),
+    (["--config="], ["--config=", "no such file", "configs/quickstart.py"]),
+    (["--config=configs/quickstart.py:fast"], ["configs/quickstart.py:fast", "too many"]),
+    (["--config=TMP/trained/config.json"], ["records a run", "--workdir"]),
     (["--mode=trian"], ["trian", "train"]),
     (["--mode=eval"], ["config.json not found"]),
     (
@@ -165,3 +172,15 @@ def test_workdir_is_named_after_the_config():
     assert main.config_name("my_config.py") == "my_config"
     assert main.config_name("configs/studies/shapes.py:few") == "studies/shapes_few"
     assert main.config_name("configs/ablations.py:dml,camvid") == "ablations_dml_camvid"
+
+
+def test_devices_that_are_not_here_are_one_line(tmp_path):
+    command = [sys.executable, "-m", "collabseg_jax.main", "--mode=describe"]
+    environment = os.environ | {"JAX_PLATFORMS": "nowhere"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: JAX_PLATFORMS=nowhere: JAX finds no such device here")
+    assert "JAX_PLATFORMS=cpu" in line

@@ -10,7 +10,7 @@ import numpy as np
 from collabseg_jax import data
 from collabseg_jax.data.check_pairs import load
 from collabseg_jax.data.check_report import NEARLY_ALL, near_empty
-from collabseg_jax.report import pictures
+from collabseg_jax.report import drawing, pictures
 from collabseg_jax.run.config import check
 from collabseg_jax.run.files import replace_text, writing
 
@@ -124,11 +124,16 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     samples, page = _samples(checked), workdir / "check.png"
     with writing(page):
         page.unlink(missing_ok=True)  # one of an earlier check
-        if samples:
-            pictures.draw_pairs(page, samples, checked.spec)
+    problem = ""
+    if samples:
+        problem = drawing.attempt(
+            page, lambda path: pictures.draw_pairs(path, samples, checked.spec)
+        )
     errors = _count("error", len(checked.report["errors"]))
     warnings = _count("warning", sum(map(len, checked.report["warnings"].values())))
-    written = "check.json and check.png" if samples else "check.json"
+    written = "check.json and check.png" if samples and not problem else "check.json"
     print(text(checked.report))
+    if problem:
+        print(f"\n{problem}")
     print(f"\n{errors}, {warnings}; {written} in {workdir}")
     return checked.report

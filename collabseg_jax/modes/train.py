@@ -17,7 +17,7 @@ from collabseg_jax.collab.pair import STUDENTS
 from collabseg_jax.data.training import TrainBatches
 from collabseg_jax.errors import RunError
 from collabseg_jax.modes.evaluate import make_evaluator, summary
-from collabseg_jax.report import charts, pictures
+from collabseg_jax.report import charts, drawing, pictures
 from collabseg_jax.run.build import Run, make_run, prepare_data
 from collabseg_jax.run.checkpoint import METRIC, Checkpoints, restore_newest
 from collabseg_jax.run.console import Progress, Waits, console
@@ -166,7 +166,8 @@ def _show(
 ) -> None:
     """Write the results and the pictures of a run that has ended."""
     replace_text(workdir / "results.json", json.dumps(results, indent=1) + "\n")
-    with writing(workdir / "samples.png") as path:
+
+    def draw_samples(path: Path) -> None:
         pictures.draw_samples(
             path,
             run.pair,
@@ -176,8 +177,13 @@ def _show(
             rows=run.config.log.samples,
             short_side=run.config.eval.short_side,
         )
-    with writing(workdir / "teaching.png") as path:
+
+    def draw_teaching(path: Path) -> None:
         charts.draw_teaching(path, {"": [read_log(workdir / "metrics.jsonl")]})
+
+    for name, draw in (("samples.png", draw_samples), ("teaching.png", draw_teaching)):
+        if problem := drawing.attempt(workdir / name, draw):
+            console(problem)
     console(f"{workdir}/results.json and samples.png: {summary(results)}")
 
 

@@ -23,6 +23,7 @@ from collabseg_jax.data.transforms import (
     resize_image,
     resize_label,
 )
+from collabseg_jax.report.drawing import plain
 
 LONG_SIDE = 1024  # in pixels, of what is drawn
 IGNORED_COLOR = (235, 235, 235)
@@ -159,7 +160,7 @@ def _matplotlib(color: tuple[int, int, int]) -> tuple[float, float, float]:
 def _class_patches(seen: Iterable[int], spec: data.DatasetSpec) -> list[Patch]:
     """What a legend shows of the classes with these indices, in their order; 255 is left out."""
     return [
-        Patch(color=_matplotlib(spec.palette[k]), label=spec.classes[k])
+        Patch(color=_matplotlib(spec.palette[k]), label=plain(spec.classes[k]))
         for k in sorted(seen)
         if k < spec.num_classes
     ]
@@ -181,7 +182,7 @@ def draw_pairs(path: Path, samples: Sequence[tuple], spec: data.DatasetSpec) -> 
     seen = set()
     parts = figure.subfigures(len(sections), 1, height_ratios=rows, squeeze=False)[:, 0]
     for part, count, (heading, section) in zip(parts, rows, sections.items(), strict=True):
-        part.suptitle(heading, x=0.01, ha="left", fontweight="bold")
+        part.suptitle(plain(heading), x=0.01, ha="left", fontweight="bold")
         axes = part.subplots(count, 4, squeeze=False)
         for axis in axes.flat:
             axis.set_axis_off()
@@ -189,7 +190,8 @@ def draw_pairs(path: Path, samples: Sequence[tuple], spec: data.DatasetSpec) -> 
         for (left, right), (name, image, label) in zip(places, section, strict=False):
             left.imshow(image)
             right.imshow(overlay(image, label, spec.palette))
-            left.set_title(name if len(name) < 50 else f"...{name[-46:]}", fontsize=8, loc="left")
+            shown = name if len(name) < 50 else f"...{name[-46:]}"
+            left.set_title(plain(shown), fontsize=8, loc="left")
             seen |= set(np.unique(label).tolist())
     handles = _class_patches(seen, spec)
     if data.IGNORE in seen:

@@ -262,7 +262,10 @@ def _quiet() -> Iterator[None]:
 
 def _root(error: BaseException) -> str:
     """The first line of what lies at the bottom of an exception."""
-    while cause := error.__cause__ or error.__context__:
-        error = cause
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:300]}"
+    chain: list[BaseException] = []
+    while error not in chain:  # orbax may raise one error twice: then the chain is a ring
+        chain.append(error)
+        error = error.__cause__ or error.__context__ or error
+    root = next((e for e in reversed(chain) if not isinstance(e, RunError)), error)
+    lines = str(root).strip().splitlines() or [""]
+    return f"{type(root).__name__}: {lines[0][:300]}"

@@ -1,6 +1,7 @@
 """The keys of a config: dotted names, which of them decide what is trained, and their ranges."""
 
 import dataclasses
+import difflib
 import json
 import math
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from flax.traverse_util import flatten_dict
 
 from collabseg_jax.data.transforms import MIN_SIDE
 from collabseg_jax.errors import InputError, unknown
+from collabseg_jax.run.pages import load
 
 # Sections and keys that do not change what is trained.
 FREE_KEYS = (
@@ -28,6 +30,7 @@ class Range:
       least: the smallest number, inclusive; `above`: exclusive.
       most: the largest number, inclusive.
       choices: of a word.
+      whole: whether it must be an integer.
       note: what the number is, for the error line.
     """
 
@@ -35,27 +38,28 @@ class Range:
     above: float = -math.inf
     most: float = math.inf
     choices: tuple[str, ...] = ()
+    whole: bool = False
     note: str = ""
 
-    def holds(self, number: float) -> bool:
-        """Whether a number is in the range; NaN and infinities are in none."""
+    def holds(self, number: Any) -> bool:
+        """Whether it is a number in the range; NaN and infinities are in none."""
+        if not isinstance(number, int if self.whole else int | float):
+            return False
         return math.isfinite(number) and self.above < number and self.least <= number <= self.most
 
     def __str__(self) -> str:
         """What follows "expected"."""
         exclusive = self.above > -math.inf
         low = f"more than {self.above:g}" if exclusive else f"at least {self.least:g}"
-        bounds = f"{low} and at most {self.most:g}" if self.most < math.inf else low
-        return f"{bounds}: {self.note}" if self.note else bounds
+        return f"{low} and at most {self.most:g}" if self.most < math.inf else low
 
 
 _SHARE = Range(least=0, most=1, note="a share")
 _STRENGTH = Range(least=0, note="a finite number")
-_SIDE = Range(least=MIN_SIDE, note="(height, width) in pixels")
+_SIZE = Range(least=MIN_SIDE, whole=True, note="(height, width) in pixels")
 
-# Every range of a single key. What several keys
-# decide together is checked in `_check_together`, or where they meet: in the optimizers, the
-# objective, the students and the mesh.
+# Every range of a single key. What several keys decide together is checked in `_check_together`,
+# or where they meet: in the optimizers, the objective, the students and the mesh.
 RANGES: dict[str, Range] = {
     "seed": Range(least=0, most=2**32 - 1),
     "steps": Range(least=1),
@@ -65,8 +69,8 @@ RANGES: dict[str, Range] = {
     "ramp_steps": Range(least=-1),
     "loss_rows": Range(least=-1),
     "max_skipped": Range(least=1),
-    "data.crop": _SIDE,
-    "data.scale": Range(above=0),
+    "data.crop": _SIZE,
+    "data.scale": Range(above=0, note="(smallest, largest)"),
     "data.oversample": Range(least=0, most=1, note="a share of the images, 0 for no oversampling"),
     "data.cat_max_ratio": Range(above=0, most=1, note="a share of the crop's pixels"),
     "data.workers": Range(least=0),
@@ -84,8 +88,8 @@ RANGES: dict[str, Range] = {
     "predict.long_side": Range(least=MIN_SIDE, note="pixels"),
     "predict.encoding": Range(choices=("train_ids", "official")),
     "export.student": Range(choices=("cnn", "vit")),
-    "export.size": _SIDE,
-    "describe.size": _SIDE,
+    "export.size": _SIZE,
+    "describe.size": _SIZE,
     "checkpoint.every": Range(least=1),
     "checkpoint.keep": Range(least=1),
     "log.every": Range(least=1),
@@ -95,7 +99,7 @@ _OF_TWO = ("data.crop", "data.scale", "export.size", "describe.size")
 
 
 def check(config: Any) -> None:
-    """Compare every key of a config with its range, and keys that belong together.
+    """Compare the keys of a config with those there are, their ranges, and with each other.
 
     Args:
       config: every key of configs/base.py.
@@ -103,7 +107,14 @@ def check(config: Any) -> None:
     Raises:
       InputError: one line that names the key, its value and what was expected.
     """
-    flat = flatten(config)
+    flat, known = flatten(config), flatten(load("base"))
+    for key in flat:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=3, cutoff=0.4)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise InputError(f"the config sets an unknown key {key!r}{hint}")
+    if missing := [key for key in known if key not in flat]:
+        raise InputError(f"the config has no {', '.join(missing)}, expected all of configs/base.py")
     for key, value in flat.items():
         if key in RANGES:
             _check(key, value, RANGES[key])
@@ -113,14 +124,14 @@ def check(config: Any) -> None:
 def _check(key: str, value: Any, allowed: Range) -> None:
     if allowed.choices:
         if value not in allowed.choices:
-            raise unknown(f"config.{key}", value, allowed.choices)
-        return
-    several = key in _OF_TWO
-    numbers = value if several else [value]
-    if (several and len(numbers) != 2) or not all(map(allowed.holds, numbers)):
-        text = repr(tuple(value)) if several else repr(value)
-        each = "two numbers, each " if several else ""
-        raise InputError(f"config.{key} is {text}, expected {each}{allowed}")
+            raise unknown(key, value, allowed.choices)
+    elif key in _OF_TWO:
+        value = tuple(value) if isinstance(value, list) else value
+        if not isinstance(value, tuple) or len(value) != 2 or not all(map(allowed.holds, value)):
+            raise InputError(f"config.{key} is {value!r}, expected {allowed.note}, each {allowed}")
+    elif not allowed.holds(value):
+        note = f": {allowed.note}" if allowed.note else ""
+        raise InputError(f"config.{key} is {value!r}, expected {allowed}{note}")
 
 
 def _check_together(flat: Mapping[str, Any]) -> None:

@@ -73,6 +73,21 @@ def start(coordinator_address: str, num_processes: int = 0, process_id: int = -1
         ) from error
 
 
+def require_devices() -> None:
+    """InputError if JAX_PLATFORMS names devices that JAX does not find; else this finds them."""
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    if not platforms:
+        return
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as error:  # JAX's own, by platform
+        reason = (str(error).splitlines() or ["no reason was given"])[0]
+        raise InputError(
+            f"JAX_PLATFORMS={platforms}: JAX finds no such device here ({reason}); expected one, "
+            "and JAX's build for it (as pip install 'jax[cuda13]'), or JAX_PLATFORMS=cpu"
+        ) from error
+
+
 def is_joined() -> bool:
     """Whether this process is one of several that were started as one run."""
     return _last_words is not None

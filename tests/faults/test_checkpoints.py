@@ -184,3 +184,15 @@ def test_saves_leave_no_threads_and_no_open_files(tmp_path):
     (threads, files), (threads_later, files_later) = counts
     # Room for the save under way; 20 leaks would be 20 threads and 60 files.
     assert threads_later < threads + 8 and files_later < files + 8
+
+
+def test_the_bottom_of_an_error_even_of_one_that_was_raised_twice():
+    full = OSError("no space left")
+    try:
+        try:
+            raise full
+        except OSError as error:
+            raise RunError("not saved") from error
+    except RunError as error:
+        full.__context__ = error
+        assert checkpoint._root(error) == checkpoint._root(full) == "OSError: no space left"

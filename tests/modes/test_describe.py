@@ -368,7 +368,7 @@ def test_the_size_does_not_belong_to_a_run(tmp_path):
     config = quickstart.get_config()
     recorded = config.to_dict()
     del recorded["describe"]
-    (tmp_path / "config.json").write_text(json.dumps({"config": recorded}))
+    (tmp_path / "config.json").write_text(json.dumps({"format": 1, "config": recorded}))
     config.describe.size = (64, 96)
     record.refuse_other_config(config, tmp_path)
     assert tuple(record.recorded_config(tmp_path, config).describe.size) == (64, 96)

@@ -12,7 +12,6 @@ from PIL import Image
 import collabseg_jax
 from collabseg_jax.errors import InputError
 from collabseg_jax.modes import describe, evaluate, export, predict, train
-from collabseg_jax.run import record
 from tests import tiny
 from tests.data import folders, trees
 
@@ -89,9 +88,3 @@ def test_describe_reads_the_classes(tmp_path):
     (tmp_path / "classes.txt").write_text("a\nb\n")
     config.data.raw_dir = str(tmp_path)
     assert describe.text(config).startswith("folder: 2 classes.")
-
-
-def test_a_workdir_from_before_specs_were_recorded(tmp_path):
-    config = tiny.make_config(tmp_path).to_dict()
-    (tmp_path / "config.json").write_text(json.dumps({"config": config}))
-    assert record.recorded_spec(tmp_path).name == "shapes"

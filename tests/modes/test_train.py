@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 
 import jax
@@ -281,3 +282,17 @@ def test_prediction_names_what_is_wrong(finished, tmp_path, overrides, message):
 def test_workdir_without_a_run_is_named(tmp_path):
     with pytest.raises(InputError, match=r"config\.json not found"):
         collabseg_jax.load(tmp_path, "cnn")
+
+
+def test_a_picture_that_cannot_be_drawn_does_not_end_a_run(finished, tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise ValueError("Expected end of text")
+
+    workdir, config = finished
+    shutil.copytree(workdir, tmp_path / "run")
+    monkeypatch.setattr(train.pictures, "draw_samples", fail)
+    results = train.run(config, tmp_path / "run")
+    assert results["step"] == 12
+    said = capsys.readouterr().err
+    assert "run/samples.png: no picture: ValueError: Expected end of text" in said
+    assert "teaching.png: no picture" not in said

@@ -104,7 +104,7 @@ def test_a_run_is_recorded_without_git(tmp_path, monkeypatch):
     ("text", "message"),
     [
         ('{"config"', "config.json is damaged: .*, expected JSON"),
-        ('{"config": {}}', "has no 'bridges'"),
+        ('{"config": {}}', "has no 'losses'"),
     ],
 )
 def test_a_damaged_record_is_one_line(tmp_path, text, message):

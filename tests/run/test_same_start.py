@@ -66,8 +66,8 @@ def keys_of_step(arm, number, monkeypatch):
         raise Seen
 
     with monkeypatch.context() as patch:
-        patch.setattr(augment, "color_jitter", jitter)
-        patch.setattr(pair, "forward", forward)
+        patch.setattr(step, "color_jitter", jitter)
+        patch.setattr(step, "forward", forward)
         with pytest.raises(Seen):
             step.train_step(
                 state.replace(step=state.step + number),
@@ -109,9 +109,9 @@ def test_a_step_jitters_and_normalises_and_counts(monkeypatch):
         seen["step"] = int(step)
         raise Seen
 
-    monkeypatch.setattr(augment, "color_jitter", jitter)
-    monkeypatch.setattr(pair, "forward", forward)
-    monkeypatch.setattr(step.objectives, "evaluate", evaluate)
+    monkeypatch.setattr(step, "color_jitter", jitter)
+    monkeypatch.setattr(step, "forward", forward)
+    monkeypatch.setattr(step, "evaluate_objective", evaluate)
     with pytest.raises(Seen):
         step.train_step(
             state.replace(step=state.step + 3),

@@ -12,7 +12,7 @@ import pytest
 WAITS = """
 import sys, time
 from pathlib import Path
-from collabseg_jax.distributed import StopSignal
+from collabseg_jax.run.distributed import StopSignal
 with StopSignal() as stop:
     Path(sys.argv[1], "listens").touch()
     for _ in range(600):

@@ -22,7 +22,7 @@ from collabseg_jax.modes.study.planning import (
     refuse_other_data,
 )
 from collabseg_jax.modes.study.record import Entry, read_runs, write_runs
-from collabseg_jax.report import charts
+from collabseg_jax.report import charts, drawing
 from collabseg_jax.run.console import console
 from collabseg_jax.run.distributed import StopSignal
 from collabseg_jax.run.files import writing
@@ -113,5 +113,9 @@ def _report(config: Any, trials: Sequence[Trial], workdir: Path) -> None:
         arms={arm: dict(changes) for arm, changes in config.arms.items()},
     )
     if logs:
-        with writing(workdir / "teaching.png") as path:
-            charts.draw_teaching(path, {arm: logs[arm] for arm in config.arms if arm in logs})
+        curves = {arm: logs[arm] for arm in config.arms if arm in logs}
+        problem = drawing.attempt(
+            workdir / "teaching.png", lambda path: charts.draw_teaching(path, curves)
+        )
+        if problem:
+            console(problem)

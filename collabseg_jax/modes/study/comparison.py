@@ -11,8 +11,9 @@ import numpy as np
 from scipy import stats
 
 from collabseg_jax.collab.inference import OUTPUTS
-from collabseg_jax.report import charts
-from collabseg_jax.run.files import replace_text, writing
+from collabseg_jax.report import charts, drawing
+from collabseg_jax.run.console import console
+from collabseg_jax.run.files import replace_text
 
 METRICS = ("miou", "pixel_accuracy", "mean_accuracy")
 LEVEL = 0.95  # of the intervals
@@ -141,8 +142,12 @@ def write(
     replace_text(workdir / "study.md", "\n".join([*lines, *_arms_table(arms)]) + "\n")
     replace_text(workdir / "study.csv", _summary_csv(rows, metric))
     replace_text(workdir / "study_runs.csv", _runs_csv(results))
-    with writing(workdir / "study.png") as path:
-        charts.draw_differences(path, rows, reference=reference, metric=metric)
+    problem = drawing.attempt(
+        workdir / "study.png",
+        lambda path: charts.draw_differences(path, rows, reference=reference, metric=metric),
+    )
+    if problem:
+        console(problem)
 
 
 def _table(rows: Sequence[Row], results: Results, reference: str) -> list[str]:
