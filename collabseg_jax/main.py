@@ -41,7 +41,7 @@ class Mode:
 MODES = {
     "train": Mode("train", distributed=True),
     "eval": Mode("evaluate", distributed=True, recorded=True),
-    "predict": Mode("predict", recorded=True),
+    "predict": Mode("predict", recorded=True, failed="failed"),
     "export": Mode("export", recorded=True),
     "prepare": Mode("prepare"),
     "check": Mode("check", failed="errors"),

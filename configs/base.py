@@ -138,7 +138,7 @@ def get_config():
     c.eval.checkpoint = "latest"  # latest | best, for --mode=eval, predict and export
 
     c.predict = ConfigDict()
-    c.predict.images = ""  # a glob
+    c.predict.images = ""  # a picture, a folder, or a glob
     c.predict.student = "ensemble"  # cnn | vit | ensemble
     c.predict.dir = ""  # "": <workdir>/predictions
     c.predict.long_side = 1024  # larger pictures are shrunk to it for the network

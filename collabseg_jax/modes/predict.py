@@ -23,7 +23,11 @@ from collabseg_jax.report import pictures
 from collabseg_jax.run.build import make_run
 from collabseg_jax.run.config import check
 from collabseg_jax.run.console import Progress, console
+from collabseg_jax.run.files import writing
 from collabseg_jax.run.record import recorded_config, recorded_spec
+
+# Of the pictures in a folder; a file or a glob may have any.
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
 
 def predictor(workdir: Any, config: Any, student: str) -> Callable:
@@ -96,57 +100,116 @@ def load(workdir: Any, student: str = "ensemble") -> Callable[[np.ndarray], np.n
     return predictor(workdir, recorded_config(workdir, ml_collections.ConfigDict()), student)
 
 
-def run(config: Any, workdir: Any) -> None:
-    """`--mode=predict`: label maps and overlays of the pictures that a glob names.
+def run(config: Any, workdir: Any) -> dict[str, list[str]]:
+    """`--mode=predict`: label maps and overlays of the pictures that are asked for.
+
+    A picture that cannot be read is named, and the others are done.
 
     Args:
       config: as for `record.recorded_config`.
       workdir: of a run.
 
+    Returns:
+      {"failed": a line for each picture that could not be read}.
+
     Raises:
-      InputError: nothing was trained there, or the pictures or a key are not usable.
+      InputError: nothing was trained there, there are no pictures, or a key is wrong.
+      RunError: the folder of the label maps cannot be written.
     """
     config = recorded_config(workdir, config)
     check(config)
     spec = recorded_spec(workdir)
     values = _values(config.predict.encoding, spec)
-    pattern = os.path.expanduser(config.predict.images)
-    paths = [Path(p) for p in sorted(glob.glob(pattern, recursive=True))]
-    if not paths:
-        raise InputError(
-            f"config.predict.images={config.predict.images!r} matches no file, expected a glob "
-            "such as 'photos/*.jpg'"
-        )
-    stems = [path.stem for path in paths]
-    if len(set(stems)) < len(stems):
-        twice = next(s for s in stems if stems.count(s) > 1)
-        raise InputError(f"config.predict.images matches several files named {twice}.*")
     out = Path(config.predict.dir or Path(workdir) / "predictions").expanduser()
-    if inside := [path for path in paths if path.parent.resolve() == out.resolve()]:
-        raise InputError(
-            f"{inside[0]} lies in the folder that label maps are written to, expected pictures "
-            "from elsewhere, or another --config.predict.dir"
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    sizes = [image_size(_content(path), str(path)) for path in paths]
-    seen = data.plan_buckets([_seen_size(size, config) for size in sizes], config.eval.max_shapes)
-    own = data.plan_buckets(sizes, config.eval.max_shapes)
+    names = _names(_find_pictures(config.predict.images), out)
+    with writing(out):  # before the work
+        out.mkdir(parents=True, exist_ok=True)
+    failed: list[str] = []
+    sizes = {}
+    for path in names:
+        try:
+            sizes[path] = image_size(_content(path), str(path))
+        except InputError as error:
+            failed.append(str(error))
+            console(failed[-1])
+    seen_sizes = [_seen_size(size, config) for size in sizes.values()]
+    seen = data.plan_buckets(seen_sizes, config.eval.max_shapes)
+    own = data.plan_buckets(list(sizes.values()), config.eval.max_shapes)
     predict = predictor(workdir, config, config.predict.student)
-    progress = Progress(len(paths), "predicting", "picture")
-    for path, seen_shape, map_shape in zip(paths, seen, own, strict=True):
-        image = decode_image(_content(path), str(path))
+    progress = Progress(len(sizes), "predicting", "picture")
+    for path, seen_shape, map_shape in zip(sizes, seen, own, strict=True):
+        try:
+            image = decode_image(_content(path), str(path))
+        except InputError as error:  # damaged behind its header
+            failed.append(str(error))
+            console(failed[-1])
+            continue
         labels = predict(image, seen_shape, map_shape)
-        if values is None:
-            pictures.save_label_map(out / f"{path.stem}.png", labels, spec.palette)
-        else:
-            Image.fromarray(values[labels]).save(out / f"{path.stem}.png")
+        with writing(out / f"{names[path]}.png") as target:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if values is None:
+                pictures.save_label_map(target, labels, spec.palette)
+            else:
+                Image.fromarray(values[labels]).save(target)
         if config.predict.overlays:
             mixed = pictures.overlay(image, labels, spec.palette)
-            Image.fromarray(mixed).save(out / f"{path.stem}_overlay.jpg", quality=92)
+            with writing(out / f"{names[path]}_overlay.jpg") as target:
+                Image.fromarray(mixed).save(target, quality=92)
         progress.advance()
     progress.close()
     overlays = " and overlays (NAME_overlay.jpg)" if config.predict.overlays else ""
-    console(f"{len(paths)} label maps (NAME.png){overlays} in {out}")
+    console(f"{len(names) - len(failed)} label maps (NAME.png){overlays} in {out}")
+    if failed:
+        console(f"{len(failed)} of {len(names)} pictures could not be read; they are named above")
+    return {"failed": failed}
+
+
+def _find_pictures(images: str) -> list[Path]:
+    """The pictures that `config.predict.images` names: a file, a folder, or a glob.
+
+    Raises:
+      InputError: there is none.
+    """
+    path = Path(images).expanduser()
+    if images and path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    elif images and path.is_file():  # square brackets in a name are no pattern then
+        files = [path]
+    else:
+        files = [Path(p) for p in sorted(glob.glob(str(path), recursive=True)) if Path(p).is_file()]
+    if not files:
+        raise InputError(
+            f"config.predict.images={images!r} matches no file, expected a picture, a folder with "
+            "some, or a glob such as 'photos/*.jpg'"
+        )
+    return files
+
+
+def _names(paths: list[Path], out: Path) -> dict[Path, str]:
+    """What each picture's files are called in `out`, without the ending.
+
+    The picture's own name; if several folders have pictures of one name, with the folders below
+    the one that all pictures are in.
+
+    Raises:
+      InputError: two pictures of a folder differ in their endings alone, or one is in `out`.
+    """
+    for path in paths:
+        if path.parent.resolve() == out.resolve():
+            raise InputError(
+                f"{path} lies in the folder that label maps are written to, expected pictures "
+                "from elsewhere, or another --config.predict.dir"
+            )
+    names = {path: path.stem for path in paths}
+    if len(set(names.values())) < len(paths):
+        top = Path(os.path.commonpath([path.parent for path in paths]))
+        names = {path: str(path.relative_to(top).with_suffix("")) for path in paths}
+    first: dict[str, Path] = {}
+    for path, name in names.items():
+        other = first.setdefault(name, path)
+        if other != path:
+            raise InputError(f"{other} and {path} would both be {name}.png; rename one of the two")
+    return names
 
 
 def _values(kind: str, spec: data.DatasetSpec) -> np.ndarray | None:
