@@ -22,18 +22,32 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 runtime.collect_garbage_less_often()  # as the command line does
 
 
-# Of few tests that take long. Where files are shared out (`-n 2 --dist=loadfile
+# The files that take longest, longest first. Where files are shared out (`-n 2 --dist=loadfile
 # --no-loadscope-reorder`), a process that comes to one of these last would end alone.
 LONG = (
-    *("test_processes.py", "test_devices.py", "test_run.py", "test_remat.py", "test_gradients.py"),
-    *("test_checkpoints.py", "test_disk.py", "test_clock.py", "test_folder_run.py"),
-    "test_notebook.py",
+    *(
+        "collab/test_devices.py",
+        "tests/test_notebook.py",
+        "tests/test_wheel.py",
+        "run/test_processes.py",
+    ),
+    *("oracles/test_gradients.py", "oracles/test_in.py", "interop/test_out.py"),
+    *("models/test_remat.py", "models/test_stages.py", "modes/test_train.py"),
+    *("faults/test_checkpoints.py", "modes/test_describe.py", "losses/test_battery.py"),
+    *(
+        "collab/test_step.py",
+        "faults/test_disk.py",
+        "modes/test_data_sets.py",
+        "tests/test_types.py",
+    ),
+    *("modes/test_folder_run.py", "faults/test_clock.py"),
 )
 
 
 def pytest_collection_modifyitems(items):
     """The long files first."""
-    items.sort(key=lambda item: item.path.name not in LONG)
+    place = {name: i for i, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get("/".join(item.path.parts[-2:]), len(LONG)))
 
 
 @pytest.fixture(scope="session")

@@ -182,8 +182,8 @@ def mmcv_extra(variant, side, classes):
         ("b0", 512, 8.4),
         ("b1", 512, 15.9),
         ("b2", 512, 62.4),
-        ("b3", 512, 79.0),
-        ("b4", 512, 95.7),
+        pytest.param("b3", 512, 79.0, marks=pytest.mark.slow),
+        pytest.param("b4", 512, 95.7, marks=pytest.mark.slow),
         ("b5", 640, 183.3),
     ],
 )
