@@ -25,22 +25,13 @@ runtime.collect_garbage_less_often()  # as the command line does
 # The files that take longest, longest first. Where files are shared out (`-n 2 --dist=loadfile
 # --no-loadscope-reorder`), a process that comes to one of these last would end alone.
 LONG = (
-    *(
-        "collab/test_devices.py",
-        "tests/test_notebook.py",
-        "tests/test_wheel.py",
-        "run/test_processes.py",
-    ),
-    *("oracles/test_gradients.py", "oracles/test_in.py", "interop/test_out.py"),
-    *("models/test_remat.py", "models/test_stages.py", "modes/test_train.py"),
-    *("faults/test_checkpoints.py", "modes/test_describe.py", "losses/test_battery.py"),
-    *(
-        "collab/test_step.py",
-        "faults/test_disk.py",
-        "modes/test_data_sets.py",
-        "tests/test_types.py",
-    ),
-    *("modes/test_folder_run.py", "faults/test_clock.py"),
+    *("collab/test_devices.py", "tests/test_notebook.py", "tests/test_wheel.py"),
+    *("run/test_processes.py", "oracles/test_gradients.py", "oracles/test_in.py"),
+    *("interop/test_out.py", "models/test_remat.py", "models/test_stages.py"),
+    *("modes/test_train.py", "faults/test_checkpoints.py", "modes/test_describe.py"),
+    *("losses/test_battery.py", "collab/test_step.py", "faults/test_disk.py"),
+    *("modes/test_data_sets.py", "tests/test_types.py", "modes/test_folder_run.py"),
+    "faults/test_clock.py",
 )
 
 
