@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import collabseg_jax
+from tests import quick
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +61,7 @@ def installed(wheel, tmp_path_factory):
     [packages] = home.glob("lib/python*/site-packages")
     (packages / "others.pth").write_text("\n".join(site.getsitepackages()) + "\n")
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    return home / "bin", environment | {"XLA_FLAGS": ""}  # the run is long enough to optimise for
+    return home / "bin", environment | {"XLA_FLAGS": quick.xla_flags(1)}
 
 
 def test_it_holds_the_package_and_nothing_else(wheel):
