@@ -42,12 +42,18 @@ def _decayed(params: Any) -> Any:
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
-def _outside_encoder(params: Any) -> Any:
-    """True for everything outside the encoder (the `backbone` subtree)."""
-    return {
-        name: jax.tree.map(lambda _, n=name: n != "backbone", subtree)
-        for name, subtree in params.items()
-    }
+def _scale_head(multiplier: float) -> optax.GradientTransformation:
+    """Scale the updates of everything outside the encoder (the `backbone` subtree)."""
+
+    def scale(updates: Any, params: Any) -> Any:
+        del params
+        return {
+            name: subtree if name == "backbone" else optax.tree.scale(multiplier, subtree)
+            for name, subtree in updates.items()
+        }
+
+    # Not `optax.masked`: that has a state of its own, and the checkpoints of 0.1.0 have none.
+    return optax.stateless(scale)
 
 
 def build_optimizer(
@@ -101,6 +107,6 @@ def build_optimizer(
     if clip_norm > 0:
         chain.insert(0, optax.clip_by_global_norm(clip_norm))
     if head_lr_mult != 1.0:
-        chain.append(optax.masked(optax.scale(head_lr_mult), _outside_encoder))
+        chain.append(_scale_head(head_lr_mult))
     schedule = poly_schedule(lr, steps=steps, power=power, warmup_steps=warmup_steps)
     return optax.chain(*chain, optax.scale_by_learning_rate(schedule))

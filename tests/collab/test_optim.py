@@ -105,3 +105,12 @@ def test_unknown_optimizer():
 def test_adamw_has_no_momentum():
     with pytest.raises(ValueError, match="momentum is 0.9, expected none with adamw"):
         optim.build_optimizer("adamw", lr=0.1, steps=10, momentum=0.9)
+
+
+def test_the_heads_factor_has_no_state():
+    """The checkpoints of 0.1.0 hold none, and are read with the structure of today's state."""
+    params = {"backbone": {"k": np.zeros((1, 1))}, "head": {"k": np.zeros((1, 1))}}
+    for kind in ("sgd", "adamw"):
+        tx = optim.build_optimizer(kind, lr=0.1, steps=10, head_lr_mult=10.0)
+        head, rate = tx.init(params)[-2:]
+        assert head == optax.EmptyState() and isinstance(rate, optax.ScaleByScheduleState)
