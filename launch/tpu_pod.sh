@@ -9,7 +9,7 @@
 #   ./launch/tpu_pod.sh follow            what process 0 prints; Ctrl-C ends the watching only
 #   ./launch/tpu_pod.sh status            of the slice and of every worker
 #   ./launch/tpu_pod.sh stop              SIGTERM to all: save and stop
-#   ./launch/tpu_pod.sh resume [flags]    start again; a slice that was preempted is made anew first
+#   ./launch/tpu_pod.sh resume [flags]    start again; a slice that was preempted is created again first
 #   ./launch/tpu_pod.sh keep [flags]      resume as often as needed, until results.json is there
 #   ./launch/tpu_pod.sh run COMMAND       any command, on every worker (WORKER=0: on that one)
 #   ./launch/tpu_pod.sh delete            the slice; what lies in STORAGE stays

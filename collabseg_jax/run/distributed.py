@@ -125,7 +125,7 @@ def from_first(value: int) -> int:
 
 
 class StopSignal:
-    """While entered, SIGTERM and SIGHUP are no end but a wish, to be asked for between two steps.
+    """While entered, SIGTERM and SIGHUP only set a flag, which the loop reads between two steps.
 
     A cluster sends SIGTERM before it takes a machine away; a terminal SIGHUP when it is closed.
     """
